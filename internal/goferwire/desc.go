@@ -1,0 +1,271 @@
+package goferwire
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"golang.org/x/sys/unix"
+)
+
+// The descriptor channel is a SOCK_SEQPACKET socket: one request, one response,
+// each one packet; the client has one request under way at a time. A response
+// repeats the request's id, so that one can't be taken for another's.
+//
+// Files are named by node id: the QID.Path of a walk over 9P, which the server
+// never uses twice in a connection. A node id is good as long as a fid refers
+// to it.
+
+// MaxPacket bounds a packet in bytes; MaxData what it carries beside the header.
+const (
+	MaxPacket = 72 << 10
+	MaxData   = 64 << 10
+	// MaxName is NAME_MAX; names of extended attributes have the same limit.
+	MaxName = 255
+)
+
+// Op is what a request asks for.
+type Op uint16
+
+// The requests. Each says which fields of Request and Response it uses.
+const (
+	OpInvalid Op = iota
+	// OpOpen opens regular file Node with access mode Flags (O_RDONLY,
+	// O_WRONLY, O_RDWR); the response has the descriptor.
+	OpOpen
+	// OpCreate makes regular file Name in directory Node with O_EXCL, with
+	// Mode, UID and GID; the response has a descriptor opened O_RDWR.
+	OpCreate
+	// OpSetAttr changes what Valid says on Node; the response has Attr.
+	OpSetAttr
+	// OpGetXattr, OpSetXattr (value in Data, Flags), OpListXattr and
+	// OpRemoveXattr are the calls of xattr(7) on Node and Name.
+	OpGetXattr
+	OpSetXattr
+	OpListXattr
+	OpRemoveXattr
+	// OpReaddir reads directory Node from cookie Off: Data is a run of struct
+	// linux_dirent64, empty at the end.
+	OpReaddir
+	// OpFsync syncs Node.
+	OpFsync
+	// OpArmRename gives the next 9P rename of Name in Node to Name2 in Node2
+	// the flags of renameat2(2).
+	OpArmRename
+	opMax
+)
+
+// Bits of Request.Valid for OpSetAttr.
+const (
+	SetMode = 1 << iota
+	SetUID
+	SetGID
+	SetSize
+	SetAtime
+	SetMtime
+	AtimeNow
+	MtimeNow
+)
+
+// A Request is one packet to the server.
+type Request struct {
+	ID           uint32
+	Op           Op
+	Node, Node2  uint64
+	Flags, Valid uint32
+	Mode         uint32
+	UID, GID     uint32
+	Size, Off    uint64
+	Atime, Mtime int64 // ns since the epoch
+	Name, Name2  string
+	Data         []byte
+}
+
+// Attr is what OpSetAttr returns: the fields that it may have changed.
+type Attr struct {
+	Mode, UID, GID      uint32
+	Size, Blocks        uint64
+	Atime, Mtime, Ctime int64 // ns since the epoch
+}
+
+// A Response is one packet to the client; a descriptor may come with it.
+type Response struct {
+	ID    uint32
+	Errno uint32
+	HasFD bool
+	Attr  Attr
+	Data  []byte
+}
+
+const (
+	reqFixed  = 4 + 2 + 8 + 8 + 4 + 4 + 4 + 4 + 4 + 8 + 8 + 8 + 8 + 2 + 2 + 4
+	respFixed = 4 + 4 + 1 + 4*3 + 8*5 + 4
+)
+
+// ErrPacket is a packet that does not decode.
+var ErrPacket = errors.New("malformed packet on the descriptor channel")
+
+var le = binary.LittleEndian
+
+// Append appends the packet to b.
+func (r *Request) Append(b []byte) []byte {
+	b = le.AppendUint32(b, r.ID)
+	b = le.AppendUint16(b, uint16(r.Op))
+	b = le.AppendUint64(b, r.Node)
+	b = le.AppendUint64(b, r.Node2)
+	b = le.AppendUint32(b, r.Flags)
+	b = le.AppendUint32(b, r.Valid)
+	b = le.AppendUint32(b, r.Mode)
+	b = le.AppendUint32(b, r.UID)
+	b = le.AppendUint32(b, r.GID)
+	b = le.AppendUint64(b, r.Size)
+	b = le.AppendUint64(b, r.Off)
+	b = le.AppendUint64(b, uint64(r.Atime))
+	b = le.AppendUint64(b, uint64(r.Mtime))
+	b = le.AppendUint16(b, uint16(len(r.Name)))
+	b = le.AppendUint16(b, uint16(len(r.Name2)))
+	b = le.AppendUint32(b, uint32(len(r.Data)))
+	b = append(b, r.Name...)
+	b = append(b, r.Name2...)
+	return append(b, r.Data...)
+}
+
+// Decode reads a packet; Data aliases b.
+func (r *Request) Decode(b []byte) error {
+	if len(b) < reqFixed {
+		return ErrPacket
+	}
+	r.ID, b = le.Uint32(b), b[4:]
+	r.Op, b = Op(le.Uint16(b)), b[2:]
+	r.Node, b = le.Uint64(b), b[8:]
+	r.Node2, b = le.Uint64(b), b[8:]
+	r.Flags, b = le.Uint32(b), b[4:]
+	r.Valid, b = le.Uint32(b), b[4:]
+	r.Mode, b = le.Uint32(b), b[4:]
+	r.UID, b = le.Uint32(b), b[4:]
+	r.GID, b = le.Uint32(b), b[4:]
+	r.Size, b = le.Uint64(b), b[8:]
+	r.Off, b = le.Uint64(b), b[8:]
+	r.Atime, b = int64(le.Uint64(b)), b[8:]
+	r.Mtime, b = int64(le.Uint64(b)), b[8:]
+	n1, n2, nd := int(le.Uint16(b)), int(le.Uint16(b[2:])), le.Uint32(b[4:])
+	b = b[8:]
+	if n1 > MaxName || n2 > MaxName || nd > MaxData || len(b) != n1+n2+int(nd) || r.Op == OpInvalid || r.Op >= opMax {
+		return ErrPacket
+	}
+	r.Name, r.Name2, r.Data = string(b[:n1]), string(b[n1:n1+n2]), b[n1+n2:]
+	return nil
+}
+
+// Append appends the packet to b.
+func (r *Response) Append(b []byte) []byte {
+	b = le.AppendUint32(b, r.ID)
+	b = le.AppendUint32(b, r.Errno)
+	fd := byte(0)
+	if r.HasFD {
+		fd = 1
+	}
+	b = append(b, fd)
+	a := &r.Attr
+	b = le.AppendUint32(b, a.Mode)
+	b = le.AppendUint32(b, a.UID)
+	b = le.AppendUint32(b, a.GID)
+	b = le.AppendUint64(b, a.Size)
+	b = le.AppendUint64(b, a.Blocks)
+	b = le.AppendUint64(b, uint64(a.Atime))
+	b = le.AppendUint64(b, uint64(a.Mtime))
+	b = le.AppendUint64(b, uint64(a.Ctime))
+	b = le.AppendUint32(b, uint32(len(r.Data)))
+	return append(b, r.Data...)
+}
+
+// Decode reads a packet; Data aliases b.
+func (r *Response) Decode(b []byte) error {
+	if len(b) < respFixed {
+		return ErrPacket
+	}
+	r.ID, b = le.Uint32(b), b[4:]
+	r.Errno, b = le.Uint32(b), b[4:]
+	r.HasFD, b = b[0] != 0, b[1:]
+	a := &r.Attr
+	a.Mode, b = le.Uint32(b), b[4:]
+	a.UID, b = le.Uint32(b), b[4:]
+	a.GID, b = le.Uint32(b), b[4:]
+	a.Size, b = le.Uint64(b), b[8:]
+	a.Blocks, b = le.Uint64(b), b[8:]
+	a.Atime, b = int64(le.Uint64(b)), b[8:]
+	a.Mtime, b = int64(le.Uint64(b)), b[8:]
+	a.Ctime, b = int64(le.Uint64(b)), b[8:]
+	n := le.Uint32(b)
+	b = b[4:]
+	if uint64(n) != uint64(len(b)) {
+		return ErrPacket
+	}
+	r.Data = b
+	return nil
+}
+
+// SendPacket sends one packet, with descriptor fd if that is not negative.
+func SendPacket(sock int, p []byte, fd int) error {
+	var oob []byte
+	if fd >= 0 {
+		oob = unix.UnixRights(fd)
+	}
+	for {
+		_, err := unix.SendmsgN(sock, p, oob, nil, unix.MSG_NOSIGNAL)
+		if err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// RecvPacket receives one packet into buf; n is 0 when the peer is gone. The
+// descriptor is -1 if none came; oob is scratch space for it.
+func RecvPacket(sock int, buf, oob []byte) (n, fd int, err error) {
+	for {
+		var oobn, flags int
+		n, oobn, flags, _, err = unix.Recvmsg(sock, buf, oob, unix.MSG_CMSG_CLOEXEC)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return 0, -1, err
+		}
+		fd = takeFD(oob[:oobn])
+		if flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
+			if fd >= 0 {
+				unix.Close(fd)
+			}
+			return 0, -1, ErrPacket
+		}
+		return n, fd, nil
+	}
+}
+
+// takeFD returns the first descriptor of a control message and closes others.
+func takeFD(oob []byte) int {
+	if len(oob) == 0 {
+		return -1
+	}
+	got := -1
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return -1
+	}
+	for i := range msgs {
+		fds, err := unix.ParseUnixRights(&msgs[i])
+		if err != nil {
+			continue
+		}
+		for _, fd := range fds {
+			if got < 0 {
+				got = fd
+			} else {
+				unix.Close(fd)
+			}
+		}
+	}
+	return got
+}
+
+// OOBSpace is the size of the scratch space that RecvPacket needs for one descriptor.
+var OOBSpace = unix.CmsgSpace(4)
