@@ -60,73 +60,73 @@ type ArgKind uint8
 
 // The argument kinds. Kinds ending in Out are shown after the call.
 const (
-	Hex          ArgKind = iota
-	Dec                  // signed int
-	Long                 // signed long
-	UDec                 // unsigned long
-	Oct                  // file mode
-	FDArg                // file descriptor
-	DirFD                // file descriptor or AT_FDCWD
-	Ptr                  // pointer, not followed
-	PathArg              // NUL-terminated string
-	BufIn                // bytes; the length is the next argument
-	BufOut               // bytes; the length is the result
-	IovIn                // struct iovec array; the count is the next argument
-	IovOut               // likewise; the bytes are the result
-	StrVec               // NULL-terminated array of strings
-	StatOut              // struct stat
-	StatxOut             // struct statx
-	OpenFlags            // O_*
-	ATFlags              // AT_*
-	Whence               // SEEK_*
-	FcntlCmd             // F_*
-	IoctlCmd             // request number
-	AccessMode           // R_OK|...
-	ProtFlags            // PROT_*
-	MapFlags             // MAP_*
-	MadvArg              // MADV_*
-	CloneFlags           // CLONE_*
-	WaitOptions          // WNOHANG|...
-	WaitStatOut          // int wait status
-	SigArg               // signal number
-	SigHow               // SIG_BLOCK|...
-	SigSetIn             // sigset_t
-	SigSetOut            // sigset_t
-	SigActIn             // struct sigaction
-	SigActOut            // struct sigaction
-	SigInfoOut           // siginfo_t
-	TimespecIn           // struct timespec
-	TimespecOut          // struct timespec
-	TimevalIn            // struct timeval
-	TimevalOut           // struct timeval
-	ItimerIn             // struct itimerval
-	ItimerOut            // struct itimerval
-	ItimerspecIn         // struct itimerspec
-	ItimerspecOut        // struct itimerspec
-	ClockID              // CLOCK_*
-	FutexOp              // FUTEX_*
-	RlimitArg            // RLIMIT_*
-	RlimitIn             // struct rlimit
-	RlimitOut            // struct rlimit
-	RusageOut            // struct rusage
-	PrctlOp              // PR_*
-	ArchPrctlOp          // ARCH_*
-	SockFamily           // AF_*
-	SockType             // SOCK_*
-	SockLevel            // SOL_*
-	SockAddrIn           // struct sockaddr; the length is the next argument
-	SockAddrOut          // struct sockaddr; the next argument points to the length
-	MsgHdrIn             // struct msghdr
-	MsgHdrOut            // struct msghdr
-	MsgFlags             // MSG_*
-	PollFDs              // struct pollfd array; the count is the next argument
-	EpollOp              // EPOLL_CTL_*
-	EpollEvIn            // struct epoll_event
-	FDPairOut            // int[2]
-	UtsOut               // struct utsname
-	IntOut               // int
-	LongOut              // long
-	MountFlags           // MS_*
+	Hex           ArgKind = iota
+	Dec                   // signed int
+	Long                  // signed long
+	UDec                  // unsigned long
+	Oct                   // file mode
+	FDArg                 // file descriptor
+	DirFD                 // file descriptor or AT_FDCWD
+	Ptr                   // pointer, not followed
+	PathArg               // NUL-terminated string
+	BufIn                 // bytes; the length is the next argument
+	BufOut                // bytes; the length is the result
+	IovIn                 // struct iovec array; the count is the next argument
+	IovOut                // likewise; the bytes are the result
+	StrVec                // NULL-terminated array of strings
+	StatOut               // struct stat
+	StatxOut              // struct statx
+	OpenFlags             // O_*
+	ATFlags               // AT_*
+	Whence                // SEEK_*
+	FcntlCmd              // F_*
+	IoctlCmd              // request number
+	AccessMode            // R_OK|...
+	ProtFlags             // PROT_*
+	MapFlags              // MAP_*
+	MadvArg               // MADV_*
+	CloneFlags            // CLONE_*
+	WaitOptions           // WNOHANG|...
+	WaitStatOut           // int wait status
+	SigArg                // signal number
+	SigHow                // SIG_BLOCK|...
+	SigSetIn              // sigset_t
+	SigSetOut             // sigset_t
+	SigActIn              // struct sigaction
+	SigActOut             // struct sigaction
+	SigInfoOut            // siginfo_t
+	TimespecIn            // struct timespec
+	TimespecOut           // struct timespec
+	TimevalIn             // struct timeval
+	TimevalOut            // struct timeval
+	ItimerIn              // struct itimerval
+	ItimerOut             // struct itimerval
+	ItimerspecIn          // struct itimerspec
+	ItimerspecOut         // struct itimerspec
+	ClockID               // CLOCK_*
+	FutexOp               // FUTEX_*
+	RlimitArg             // RLIMIT_*
+	RlimitIn              // struct rlimit
+	RlimitOut             // struct rlimit
+	RusageOut             // struct rusage
+	PrctlOp               // PR_*
+	ArchPrctlOp           // ARCH_*
+	SockFamily            // AF_*
+	SockType              // SOCK_*
+	SockLevel             // SOL_*
+	SockAddrIn            // struct sockaddr; the length is the next argument
+	SockAddrOut           // struct sockaddr; the next argument points to the length
+	MsgHdrIn              // struct msghdr
+	MsgHdrOut             // struct msghdr
+	MsgFlags              // MSG_*
+	PollFDs               // struct pollfd array; the count is the next argument
+	EpollOp               // EPOLL_CTL_*
+	EpollEvIn             // struct epoll_event
+	FDPairOut             // int[2]
+	UtsOut                // struct utsname
+	IntOut                // int
+	LongOut               // long
+	MountFlags            // MS_*
 )
 
 // A Row describes one system call.
