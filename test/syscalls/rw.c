@@ -214,7 +214,8 @@ TEST(rlimit_fsize) {
 }
 TEST(write_maxoff) {
 	int fd = OK(open("f", O_RDWR | O_CREAT, 0600));
-	ERR(pwrite(fd, "x", 1, LLONG_MAX), EFBIG);
+	ERR(pwrite(fd, "x", 1, LLONG_MAX), EINVAL);
+	ERR(pwrite(fd, "x", 1, LLONG_MAX - 1), EFBIG);
 	char c;
 	EXPECT_EQ(pread(fd, &c, 1, LLONG_MAX - 1), 0);
 	ERR(pread(fd, &c, 8, LLONG_MAX - 1), EINVAL);
