@@ -148,9 +148,18 @@ type (
 		Access(ctx Context, mask uint32) error
 	}
 
-	// A Dropper is told when its last dentry and open file are gone: caches and
-	// host descriptors can be freed.
+	// A Dropper is told when the VFS has forgotten a dentry of it (cache
+	// pressure, removal): a good moment to shed caches. It is a hint: calls may
+	// be in flight, and other dentries or open files may still lead to it, so
+	// what it needs to work must be freed elsewhere (runtime.AddCleanup).
 	Dropper interface{ Drop() }
+
+	// A Pinner is told of uses that are not opens (O_PATH descriptors), so that
+	// the content of a removed file stays; Pin fails once it is gone.
+	Pinner interface {
+		Pin() bool
+		Unpin()
+	}
 )
 
 // A Superblock is one mounted file system instance.
