@@ -31,7 +31,7 @@ import (
 type Mount struct {
 	// Name is the attach name, one path component: "0", "root".
 	Name string
-	// HostPath is opened by OpenMounts if Root is nil.
+	// HostPath is opened by Prepare if Root is nil.
 	HostPath string
 	// Root is the tree's root, opened O_PATH: a directory, or a single file.
 	Root *os.File
@@ -50,11 +50,29 @@ type Config struct {
 	MaxFiles int
 	// Log takes messages for --debug; may be nil.
 	Log func(format string, args ...any)
+
+	ready bool   // Prepare was called
+	uid   uint32 // owner that the host gives to files we make
 }
 
-// OpenMounts opens the roots that are not open yet and ProcSelfFD, while the
-// host's file system is still in reach.
-func (c *Config) OpenMounts() error {
+// Prepare opens what is not open yet and looks up what a confined process can't,
+// while the host's file system and all system calls are still in reach.
+func (c *Config) Prepare() error {
+	if c.ready {
+		return nil
+	}
+	if c.MaxFiles <= 0 {
+		var lim unix.Rlimit
+		if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
+			return fmt.Errorf("gofer: read RLIMIT_NOFILE: %w", err)
+		}
+		if lim.Cur < lim.Max {
+			lim.Cur = lim.Max
+			unix.Setrlimit(unix.RLIMIT_NOFILE, &lim)
+		}
+		c.MaxFiles = int(min(lim.Cur/4*3, 1<<20))
+	}
+	c.uid = uint32(unix.Geteuid())
 	for i := range c.Mounts {
 		m := &c.Mounts[i]
 		if m.Root != nil {
@@ -73,6 +91,7 @@ func (c *Config) OpenMounts() error {
 		}
 		c.ProcSelfFD = os.NewFile(uintptr(fd), "/proc/self/fd")
 	}
+	c.ready = true
 	return nil
 }
 
@@ -82,7 +101,7 @@ type server struct {
 	procFD   int
 	maxFiles int
 	log      func(format string, args ...any)
-	uid      uint32 // owner that the host gives to files we make
+	uid      uint32
 
 	mu     sync.Mutex
 	nodes  map[nodeKey]*node
@@ -96,7 +115,7 @@ type server struct {
 // descriptor channel (SOCK_SEQPACKET), until the peer closes them. It takes
 // both over. It does not return while a request is being handled.
 func Serve(cfg Config, conn, donate *os.File) error {
-	if err := cfg.OpenMounts(); err != nil {
+	if err := cfg.Prepare(); err != nil {
 		return err
 	}
 	s, err := newServer(&cfg)
@@ -128,20 +147,13 @@ func newServer(cfg *Config) (*server, error) {
 		procFD:   int(cfg.ProcSelfFD.Fd()),
 		maxFiles: cfg.MaxFiles,
 		log:      cfg.Log,
-		uid:      uint32(unix.Geteuid()),
+		uid:      cfg.uid,
 		nodes:    map[nodeKey]*node{},
 		byID:     map[uint64]*node{},
 		armed:    map[renameKey]uint32{},
 	}
 	if s.log == nil {
 		s.log = func(string, ...any) {}
-	}
-	if s.maxFiles <= 0 {
-		var lim unix.Rlimit
-		if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
-			return nil, fmt.Errorf("gofer: read RLIMIT_NOFILE: %w", err)
-		}
-		s.maxFiles = int(min(lim.Cur/4*3, 1<<20))
 	}
 	seen := map[string]bool{}
 	for _, m := range cfg.Mounts {

@@ -1,0 +1,15 @@
+package gofer
+
+// SetLimits makes eviction happen sooner.
+func (c *Client) SetLimits(fids, idle int) {
+	c.lruMu.Lock()
+	c.fidsMax, c.idleMax = fids, idle
+	c.lruMu.Unlock()
+}
+
+// Held is how many fids and idle files' descriptors there are.
+func (c *Client) Held() (fids, idle int) {
+	c.lruMu.Lock()
+	defer c.lruMu.Unlock()
+	return c.fidsN, c.idleN
+}

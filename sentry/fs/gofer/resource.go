@@ -1,0 +1,356 @@
+package gofer
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/hugelgupf/p9/p9"
+	"golang.org/x/sys/unix"
+
+	"garrison/abi"
+	"garrison/internal/goferwire"
+)
+
+// A resource is what an inode holds outside the Sentry's heap: a fid of the
+// server, and donated descriptors. It does not point to the inode, so that it
+// can be freed when that has become garbage.
+type resource struct {
+	c *Client
+
+	mu   sync.Mutex
+	fid  p9.File // nil when taken away
+	node uint64  // the server's id for the file while there is a fid
+	busy int     // calls under way with the fid, or a pin: it may not go
+
+	// Descriptors, -1 if there is none. They are replaced under mu and read
+	// without it by those who are counted in opens.
+	readFD, writeFD atomic.Int32
+	retired         []int // replaced while in use
+	opens           int   // guarded by mu
+
+	fidLink, idleLink link
+}
+
+func newResource(c *Client, fid p9.File, node uint64) *resource {
+	r := &resource{c: c, fid: fid, node: node}
+	r.readFD.Store(-1)
+	r.writeFD.Store(-1)
+	r.fidLink.r, r.idleLink.r = r, r
+	return r
+}
+
+// link is an entry in an lru list.
+type link struct {
+	r          *resource
+	prev, next *link
+}
+
+// lru is a ring around a head.
+type lru struct{ head link }
+
+func (l *lru) init() { l.head.prev, l.head.next = &l.head, &l.head }
+
+func (k *link) linked() bool { return k.next != nil }
+
+func (l *lru) push(k *link) {
+	k.prev, k.next = l.head.prev, &l.head
+	k.prev.next, k.next.prev = k, k
+}
+
+func (k *link) remove() {
+	k.prev.next, k.next.prev = k.next, k.prev
+	k.prev, k.next = nil, nil
+}
+
+// touch notes that r's fid was made or used, and takes others' away if there
+// are too many. r.mu is held by the caller.
+func (c *Client) touch(r *resource) {
+	c.lruMu.Lock()
+	if r.fidLink.linked() {
+		r.fidLink.remove()
+	} else {
+		c.fidsN++
+	}
+	c.fids.push(&r.fidLink)
+	over := c.fidsN > c.fidsMax
+	c.lruMu.Unlock()
+	if over {
+		c.evictFids(64)
+	}
+}
+
+// evictFids takes the fids of up to n resources that are not in use.
+func (c *Client) evictFids(n int) {
+	var gone []p9.File
+	c.lruMu.Lock()
+	looked := 0
+	for k := c.fids.head.next; k != &c.fids.head && n > 0 && looked < 4096; looked++ {
+		next := k.next
+		// TryLock: the order is resource before list.
+		if r := k.r; r.mu.TryLock() {
+			if r.busy == 0 && r.fid != nil {
+				gone = append(gone, r.fid)
+				r.fid = nil
+				k.remove()
+				c.fidsN--
+				n--
+			}
+			r.mu.Unlock()
+		}
+		k = next
+	}
+	c.lruMu.Unlock()
+	for _, f := range gone {
+		f.Close()
+	}
+}
+
+// forget takes r out of the fid list.
+func (c *Client) forget(r *resource) {
+	c.lruMu.Lock()
+	if r.fidLink.linked() {
+		r.fidLink.remove()
+		c.fidsN--
+	}
+	c.lruMu.Unlock()
+}
+
+// opened counts a user of the descriptors.
+func (r *resource) opened() {
+	r.mu.Lock()
+	r.opens++
+	r.mu.Unlock()
+	r.c.lruMu.Lock()
+	if r.idleLink.linked() {
+		r.idleLink.remove()
+		r.c.idleN--
+	}
+	r.c.lruMu.Unlock()
+}
+
+// released takes a user back; without users the descriptors stay for a while.
+func (r *resource) released() {
+	r.mu.Lock()
+	r.opens--
+	idle := r.opens == 0
+	if idle {
+		for _, fd := range r.retired {
+			unix.Close(fd)
+		}
+		r.retired = nil
+		idle = r.readFD.Load() >= 0 || r.writeFD.Load() >= 0
+	}
+	r.mu.Unlock()
+	if !idle {
+		return
+	}
+	c := r.c
+	c.lruMu.Lock()
+	if !r.idleLink.linked() {
+		c.idle.push(&r.idleLink)
+		c.idleN++
+	}
+	var victims []*resource
+	for c.idleN > c.idleMax {
+		k := c.idle.head.next
+		k.remove()
+		c.idleN--
+		victims = append(victims, k.r)
+	}
+	c.lruMu.Unlock()
+	for _, v := range victims {
+		v.mu.Lock()
+		if v.opens == 0 {
+			v.closeFDs()
+		}
+		v.mu.Unlock()
+	}
+}
+
+// closeFDs closes the descriptors; r.mu is held.
+func (r *resource) closeFDs() {
+	rd, wr := r.readFD.Swap(-1), r.writeFD.Swap(-1)
+	if rd >= 0 {
+		unix.Close(int(rd))
+	}
+	if wr >= 0 && wr != rd {
+		unix.Close(int(wr))
+	}
+	for _, fd := range r.retired {
+		unix.Close(fd)
+	}
+	r.retired = nil
+}
+
+// free gives everything back: the inode is garbage.
+func (r *resource) free() {
+	r.c.forget(r)
+	r.c.lruMu.Lock()
+	if r.idleLink.linked() {
+		r.idleLink.remove()
+		r.c.idleN--
+	}
+	r.c.lruMu.Unlock()
+	r.mu.Lock()
+	f := r.fid
+	r.fid = nil
+	r.closeFDs()
+	r.mu.Unlock()
+	if f != nil && !r.c.dead.Load() {
+		f.Close()
+	}
+}
+
+// acquire returns the inode's fid and node id, walking to the file again if the
+// fid was taken away, and keeps it until release.
+func (i *inode) acquire() (p9.File, uint64, error) {
+	r := i.res
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.c.dead.Load() {
+		return nil, 0, abi.EIO
+	}
+	if r.fid == nil {
+		if err := i.rewalk(); err != nil {
+			return nil, 0, err
+		}
+	}
+	r.busy++
+	r.c.touch(r)
+	return r.fid, r.node, nil
+}
+
+func (i *inode) release() {
+	i.res.mu.Lock()
+	i.res.busy--
+	i.res.mu.Unlock()
+}
+
+// pin keeps the fid for good: the name that it could be found by again is about
+// to go. It fails if the fid can't be had any more.
+func (i *inode) pin() error {
+	_, _, err := i.acquire()
+	return err
+}
+
+// rewalk gets a new fid by the name of the file; i.res.mu is held. ESTALE if
+// another file has that name now, as on NFS.
+func (i *inode) rewalk() error {
+	parent, name := i.where()
+	if parent == nil {
+		return abi.ESTALE
+	}
+	pf, _, err := parent.acquire()
+	if err != nil {
+		return err
+	}
+	defer parent.release()
+	qids, f, _, attr, err := i.fs.walk(pf, name)
+	if err != nil {
+		if err == abi.ENOENT {
+			err = abi.ESTALE
+		}
+		return err
+	}
+	if attr.Gen != i.key.ino || attr.DataVersion != i.key.dev || uint16(attr.Mode)&abi.S_IFMT != i.ftype {
+		f.Close()
+		return abi.ESTALE
+	}
+	i.res.fid, i.res.node = f, qids[0].Path
+	return nil
+}
+
+// walk looks one name up, with room made for one more fid if need be.
+func (fs *FS) walk(dir p9.File, name string) ([]p9.QID, p9.File, p9.AttrMask, p9.Attr, error) {
+	for tries := 0; ; tries++ {
+		qids, f, mask, attr, err := dir.WalkGetAttr([]string{name})
+		err = fs.c.err(err)
+		if err == abi.EMFILE && tries < 3 {
+			fs.c.evictFids(1024)
+			continue
+		}
+		if err == nil && len(qids) != 1 {
+			f.Close()
+			err = abi.EIO
+		}
+		return qids, f, mask, attr, err
+	}
+}
+
+// ensureFD makes sure that there is a descriptor for the access wanted. The
+// caller is counted in opens.
+func (i *inode) ensureFD(write bool) error {
+	r := i.res
+	if write && r.writeFD.Load() >= 0 || !write && r.readFD.Load() >= 0 {
+		return nil
+	}
+	_, node, err := i.acquire()
+	if err != nil {
+		return err
+	}
+	defer i.release()
+	if !write {
+		fd, err := i.openNode(node, abi.O_RDONLY)
+		if err != nil {
+			return err
+		}
+		r.mu.Lock()
+		if !r.readFD.CompareAndSwap(-1, int32(fd)) {
+			unix.Close(fd)
+		}
+		r.mu.Unlock()
+		return nil
+	}
+	fd, err := i.openNode(node, abi.O_RDWR)
+	writeOnly := err == abi.EACCES
+	if writeOnly {
+		fd, err = i.openNode(node, abi.O_WRONLY)
+	}
+	if err != nil {
+		return err
+	}
+	i.setWriteFD(fd, !writeOnly)
+	return nil
+}
+
+// setWriteFD takes over fd, opened for writing, and for reading if both is set.
+// Reads use it too from then on: where the host's file system is an overlay, a
+// descriptor opened before the first writer still shows the lower file.
+func (i *inode) setWriteFD(fd int, both bool) {
+	r := i.res
+	r.mu.Lock()
+	if !r.writeFD.CompareAndSwap(-1, int32(fd)) {
+		r.mu.Unlock()
+		unix.Close(fd)
+		return
+	}
+	replaced := false
+	if both {
+		if old := r.readFD.Swap(int32(fd)); old >= 0 {
+			r.retired = append(r.retired, int(old))
+			replaced = true
+		}
+	}
+	r.mu.Unlock()
+	if replaced {
+		i.maps.invalidate(i, 0, ^uint64(0)&^4095)
+	}
+}
+
+func (i *inode) openNode(node uint64, flags uint32) (int, error) {
+	var resp goferwire.Response
+	fd, err := i.fs.c.call(&goferwire.Request{Op: goferwire.OpOpen, Node: node, Flags: flags}, &resp)
+	if err == nil && fd < 0 {
+		err = abi.EIO
+	}
+	return fd, err
+}
+
+// anyFD is a descriptor to make fstat and the like on; -1 if there is none.
+// It may only be used under r.mu or while counted in opens.
+func (r *resource) anyFD() int {
+	if fd := r.writeFD.Load(); fd >= 0 {
+		return int(fd)
+	}
+	return int(r.readFD.Load())
+}
