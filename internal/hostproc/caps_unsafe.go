@@ -1,0 +1,54 @@
+package hostproc
+
+import (
+	"fmt"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+type capHeader struct {
+	version uint32
+	pid     int32
+}
+
+type capData struct{ effective, permitted, inheritable uint32 }
+
+// lastCap is the highest capability that any kernel of today knows, with room:
+// dropping one that does not exist is EINVAL, which ends the loop.
+const lastCap = 63
+
+// KeepCapabilities leaves all threads with the capabilities whose bits are set
+// in keep (1 << CAP_*), and empties the ambient, inheritable and bounding sets.
+func KeepCapabilities(keep uint64) error {
+	defer lockThread()()
+	if _, _, e := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0, 0); e != 0 && e != unix.EINVAL {
+		return fmt.Errorf("clear the ambient capabilities: %w", e)
+	}
+	for c := uintptr(0); c <= lastCap; c++ {
+		_, _, e := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, c, 0)
+		if e == unix.EINVAL {
+			break
+		}
+		// EPERM: without CAP_SETPCAP the bounding set cannot be cut; under
+		// no_new_privs it gives nothing to anybody.
+		if e != 0 && e != unix.EPERM {
+			return fmt.Errorf("drop capability %d from the bounding set: %w", c, e)
+		}
+	}
+	hdr := capHeader{version: unix.LINUX_CAPABILITY_VERSION_3}
+	data := [2]capData{
+		{effective: uint32(keep), permitted: uint32(keep)},
+		{effective: uint32(keep >> 32), permitted: uint32(keep >> 32)},
+	}
+	// Sound: AllThreadsSyscall runs the call on each thread before it returns,
+	// and both structures live on this stack frame until then.
+	if _, _, e := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&hdr)), uintptr(unsafe.Pointer(&data[0])), 0); e != 0 {
+		return fmt.Errorf("drop capabilities to %#x: %w", keep, e)
+	}
+	return nil
+}
+
+// ptr is for prctl's untyped argument; the kernel copies the name during the call.
+func ptr(b *byte) uintptr { return uintptr(unsafe.Pointer(b)) }
