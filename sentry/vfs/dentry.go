@@ -15,6 +15,7 @@ type Dentry struct {
 	sb    *sbState
 	inode Inode // nil: negative; never changes
 	ftype uint16
+	reval bool   // children must be revalidated
 	seq   uint64 // orders directories for locking
 
 	loc      atomic.Pointer[dentryLoc]
@@ -25,7 +26,8 @@ type Dentry struct {
 
 	// dirMu is the directory lock (Linux's i_rwsem): held shared while a child
 	// is looked up in the file system, exclusively while entries change.
-	dirMu sync.RWMutex
+	dirMu     sync.RWMutex
+	forgotten bool // dropped from the cache while it existed; guarded by dirMu
 
 	mu       sync.RWMutex
 	children map[string]*Dentry
@@ -50,6 +52,7 @@ func newDentry(ctx Context, sb *sbState, parent *Dentry, name string, inode Inod
 			return nil, err
 		}
 		d.ftype = a.Mode & abi.S_IFMT
+		_, d.reval = inode.(Revalidator)
 	}
 	return d, nil
 }
@@ -184,18 +187,31 @@ func (d *Dentry) shrink() {
 		if _, keep := c.sb.Superblock.(DentryKeeper); keep && c.inode != nil {
 			continue
 		}
-		// The directory lock keeps creation, lookup and removal away: if nobody
-		// has children cached below c, and c is not in use, it can be forgotten;
-		// a path walk that holds it goes on with it, unharmed.
+		// The directory locks keep creation, lookup and removal away: if nothing
+		// is cached below c, and c is not in use, it can be forgotten. A walk that
+		// holds c can go on reading; changes through it fail with ESTALE, and are
+		// tried again with a fresh walk.
 		if !d.dirMu.TryLock() {
 			continue
 		}
-		c.mu.RLock()
-		leaf := len(c.children) == 0
-		c.mu.RUnlock()
-		if leaf && c.pins.Load() == 0 {
-			d.dropChild(c.Name(), c)
+		if c.dirMu.TryLock() {
+			c.mu.RLock()
+			leaf := len(c.children) == 0
+			c.mu.RUnlock()
+			if leaf && c.pins.Load() == 0 {
+				c.forgotten = true
+				d.dropChild(c.Name(), c)
+				c.drop()
+			}
+			c.dirMu.Unlock()
 		}
 		d.dirMu.Unlock()
+	}
+}
+
+// drop tells the inode that a dentry of it is gone.
+func (d *Dentry) drop() {
+	if x, ok := d.inode.(Dropper); ok {
+		x.Drop()
 	}
 }
