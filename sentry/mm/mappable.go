@@ -23,9 +23,9 @@ type Mappable interface {
 
 // A Piece is a run of a Mappable's pages in a host file.
 type Piece struct {
-	Off, Len uint64 // in the Mappable
-	FD       int    // host file descriptor: the page file's, or a host file's
-	FDOff    int64  // where Off lies in it
+	Off, Len uint64        // in the Mappable
+	FD       int           // host file descriptor: the page file's, or a host file's
+	FDOff    int64         // where Off lies in it
 	Max      platform.Prot // rights that the host file allows (a read-only descriptor can't be mapped shared writable)
 }
 
