@@ -128,7 +128,7 @@ func Serve(cfg Config, conn, donate *os.File) error {
 	go func() {
 		done <- s.serveDescriptors(int(donate.Fd()))
 		// One socket without the other is of no use.
-		c.Close()
+		c.Hangup()
 	}()
 	err = p9.NewServer((*attacher)(s), p9.WithServerLogger(p9log{s})).Handle(c, c)
 	unix.Shutdown(int(donate.Fd()), unix.SHUT_RDWR)

@@ -205,11 +205,17 @@ func (c *Conn) shutdown() {
 	}
 }
 
-// Close ends the connection. The server closes the descriptor; the client only
-// shuts the socket down, because a reader may still be inside a system call.
-func (c *Conn) Close() error {
+// Hangup makes both directions end, from any goroutine; the reader finds out.
+func (c *Conn) Hangup() {
 	c.dead.Store(true)
 	c.shutdown()
+}
+
+// Close ends the connection. The server closes the descriptor: no reader is left
+// when package p9 calls this. The client only shuts the socket down, because a
+// reader may still be inside a system call.
+func (c *Conn) Close() error {
+	c.Hangup()
 	if c.server {
 		c.mu.Lock()
 		defer c.mu.Unlock()

@@ -44,34 +44,48 @@ func (r *regFile) Read(_ vfs.Context, _ *vfs.File, dst *usermem.Buffer, off int6
 	if off > math.MaxInt64-int64(want) {
 		want = int(math.MaxInt64 - off)
 	}
-	n, err := dst.Access(want, true, func(p []byte) (int, error) {
-		n, err := pread(fd, p, off)
-		off += int64(n)
-		return n, err
-	})
+	t := transfers.Get().(*transfer)
+	t.fd, t.off = fd, off
+	n, err := dst.Access(want, true, t.read)
+	transfers.Put(t)
 	if n > 0 {
 		return int64(n), nil
 	}
 	return 0, abi.FromHost(err)
 }
 
-func pread(fd int, p []byte, off int64) (int, error) {
-	for {
-		n, err := unix.Pread(fd, p, off)
-		if err != unix.EINTR {
-			return max(n, 0), err
-		}
-	}
+// A transfer is a read or write under way, as functions for usermem.Buffer.Access
+// that are made once: closures made for each call would be garbage each.
+type transfer struct {
+	fd          int
+	off         int64
+	read, write func([]byte) (int, error)
 }
 
-func pwrite(fd int, p []byte, off int64) (int, error) {
-	for {
-		n, err := unix.Pwrite(fd, p, off)
-		if err != unix.EINTR {
-			return max(n, 0), err
+var transfers = sync.Pool{New: func() any {
+	t := &transfer{}
+	t.read = func(p []byte) (int, error) {
+		for {
+			n, err := unix.Pread(t.fd, p, t.off)
+			if err != unix.EINTR {
+				n = max(n, 0)
+				t.off += int64(n)
+				return n, err
+			}
 		}
 	}
-}
+	t.write = func(p []byte) (int, error) {
+		for {
+			n, err := unix.Pwrite(t.fd, p, t.off)
+			if err != unix.EINTR {
+				n = max(n, 0)
+				t.off += int64(n)
+				return n, err
+			}
+		}
+	}
+	return t
+}}
 
 // Write implements vfs.FileOps.
 func (r *regFile) Write(ctx vfs.Context, f *vfs.File, src *usermem.Buffer, off int64, fl vfs.IOFlags) (n, end int64, err error) {
@@ -100,12 +114,11 @@ func (r *regFile) Write(ctx vfs.Context, f *vfs.File, src *usermem.Buffer, off i
 		return 0, 0, tooBig(ctx)
 	}
 	src.Limit(int(min(uint64(src.Len()), limit-uint64(off))))
-	end = off
-	k, err := src.Access(src.Len(), false, func(p []byte) (int, error) {
-		n, err := pwrite(fd, p, end)
-		end += int64(n)
-		return n, err
-	})
+	t := transfers.Get().(*transfer)
+	t.fd, t.off = fd, off
+	k, err := src.Access(src.Len(), false, t.write)
+	end = t.off
+	transfers.Put(t)
 	i.stale()
 	if k == 0 {
 		return 0, off, abi.FromHost(err)
