@@ -50,5 +50,14 @@ func KeepCapabilities(keep uint64) error {
 	return nil
 }
 
-// ptr is for prctl's untyped argument; the kernel copies the name during the call.
-func ptr(b *byte) uintptr { return uintptr(unsafe.Pointer(b)) }
+// SetName gives the process the name that ps(1) shows: it was started through
+// /proc/self/exe, and would be called "exe".
+func SetName(name string) {
+	b, err := unix.BytePtrFromString(name)
+	if err != nil {
+		return
+	}
+	// Sound: the conversion stands in the call's arguments, and the kernel
+	// copies the name during the call.
+	unix.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_NAME, uintptr(unsafe.Pointer(b)), 0)
+}

@@ -84,15 +84,6 @@ func NoCores() error {
 	return nil
 }
 
-// SetName gives the process the name that ps(1) shows: it was started through
-// /proc/self/exe, and would be called "exe".
-func SetName(name string) {
-	b, err := unix.BytePtrFromString(name)
-	if err == nil {
-		_ = unix.Prctl(unix.PR_SET_NAME, ptr(b), 0, 0, 0)
-	}
-}
-
 // CloexecAll marks all descriptors from 3 on close-on-exec.
 func CloexecAll() error {
 	if err := unix.CloseRange(3, 1<<31-1, unix.CLOSE_RANGE_CLOEXEC); err != nil {

@@ -13,8 +13,10 @@ import (
 // platforms says which platforms work on this host.
 type platforms struct{}
 
-func (*platforms) Name() string           { return "platforms" }
-func (*platforms) Synopsis() string       { return "say which platforms work on this host, and why others do not" }
+func (*platforms) Name() string { return "platforms" }
+func (*platforms) Synopsis() string {
+	return "say which platforms work on this host, and why others do not"
+}
 func (*platforms) SetFlags(*flag.FlagSet) {}
 func (*platforms) Usage() string {
 	return "platforms\n\tA platform is the way in which guest code is run and its system calls are\n\tcaught; choose one with --platform.\n\n"

@@ -313,4 +313,3 @@ func diagnosis() string {
 
 // lockForever ties the goroutine to its thread until both end.
 func lockForever() { runtime.LockOSThread() }
-

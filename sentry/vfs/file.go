@@ -22,7 +22,7 @@ type File struct {
 	cred  *cred.Cred // of the opener
 	inode Inode
 
-	readable, writable, stream, pathOnly, selfBlock bool
+	readable, writable, stream, pathOnly, selfBlock, ownPos bool
 	writeCounted, denied                            bool
 
 	posMu sync.Mutex
@@ -63,6 +63,9 @@ func NewFile(ops FileOps, flags uint32, path Path) *File {
 	}
 	f.stream = ops.Stream()
 	_, f.selfBlock = ops.(SelfBlocker)
+	if o, ok := ops.(PositionOwner); ok {
+		f.ownPos = o.OwnsPosition()
+	}
 	if path.Dentry != nil {
 		f.inode = path.Dentry.inode
 	}
@@ -82,6 +85,15 @@ func NewAnonFile(ops FileOps, flags uint32, name string) *File {
 // f.Nonblocking() is false: EAGAIN from it is final. For others, File's methods
 // sleep until the file is ready, and try again.
 type SelfBlocker interface{ BlocksItself() }
+
+// A PositionOwner is a FileOps that keeps the file's position itself, if
+// OwnsPosition says so when the File is made: a host's open file, which
+// processes of the host share. read(2) and write(2) then pass OwnPosition as the
+// offset, and Seek ignores the current position that it is given.
+type PositionOwner interface{ OwnsPosition() bool }
+
+// OwnPosition is the offset that stands for the position a PositionOwner keeps.
+const OwnPosition = -1
 
 // An InodeFile is a FileOps of an anonymous file that has attributes all the
 // same (a socket, a pipe): fstat and fchmod go to this inode.
@@ -268,6 +280,9 @@ func (f *File) Read(ctx Context, dst *usermem.Buffer, fl IOFlags) (int64, error)
 	if f.stream {
 		return f.read(ctx, dst, 0, fl)
 	}
+	if f.ownPos {
+		return f.read(ctx, dst, OwnPosition, fl)
+	}
 	f.posMu.Lock()
 	defer f.posMu.Unlock()
 	n, err := f.read(ctx, dst, f.pos, fl)
@@ -295,6 +310,10 @@ func (f *File) Write(ctx Context, src *usermem.Buffer, fl IOFlags) (int64, error
 	}
 	if f.stream {
 		n, _, err := f.write(ctx, src, 0, fl)
+		return n, err
+	}
+	if f.ownPos {
+		n, _, err := f.write(ctx, src, OwnPosition, fl)
 		return n, err
 	}
 	f.posMu.Lock()
