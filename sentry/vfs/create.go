@@ -420,4 +420,3 @@ func (v *VFS) MkdirAll(ctx Context, start Path, path string, mode uint16) (Path,
 	}
 	return v.Lookup(ctx, start, path, Follow|WantDir)
 }
-

@@ -23,7 +23,7 @@ type File struct {
 	inode Inode
 
 	readable, writable, stream, pathOnly, selfBlock, ownPos bool
-	writeCounted, denied                            bool
+	writeCounted, denied                                    bool
 
 	posMu sync.Mutex
 	pos   int64

@@ -249,3 +249,40 @@ func (v *VFS) graft(m *Mount, p Path) (*Mount, error) {
 	ns.mu.Unlock()
 	return m, nil
 }
+
+// NewKernelMount makes a mount of sb that hangs in no namespace, for files that
+// have no name (memfd_create, anonymous pipes).
+func (v *VFS) NewKernelMount(ctx Context, sb Superblock) (*Mount, error) {
+	st, err := v.superblock(ctx, sb)
+	if err != nil {
+		return nil, err
+	}
+	m := v.newMount(st, st.root, 0, "none")
+	m.refs.Add(1) // never released
+	return m, nil
+}
+
+// AnonPath makes a path that leads to an inode without a name; name is what
+// /proc/PID/fd shows for it.
+func (m *Mount) AnonPath(ctx Context, i Inode, name string) (Path, error) {
+	d, err := newDentry(ctx, m.sb, nil, name, i)
+	if err != nil {
+		return Path{}, err
+	}
+	d.unlinked.Store(true)
+	return Path{m, d}, nil
+}
+
+// AnonPath makes a path that leads to the inode of an anonymous file (a pipe),
+// so that it can be opened again through /proc/PID/fd.
+func (v *VFS) AnonPath(ctx Context, i Inode, name string) (Path, error) {
+	v.anonOnce.Do(func() {
+		sb := NewPseudoSuperblock(v, "anon_inodefs", 0x09041934)
+		sb.SetRoot(sb.NewDir(0))
+		v.anonMount, v.anonErr = v.NewKernelMount(ctx, sb)
+	})
+	if v.anonErr != nil {
+		return Path{}, v.anonErr
+	}
+	return v.anonMount.AnonPath(ctx, i, name)
+}

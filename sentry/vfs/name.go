@@ -5,7 +5,7 @@ package vfs
 // can't be reached from root is shown from the top of its own mounts.
 func (p Path) NameFrom(root Path) string {
 	name, _ := p.nameFrom(root)
-	if p.Dentry.unlinked.Load() && p.Dentry != p.Mount.rootOrNil() {
+	if p.Dentry.unlinked.Load() && name[0] == '/' && p.Dentry != p.Mount.rootOrNil() {
 		name += " (deleted)"
 	}
 	return name
@@ -50,6 +50,9 @@ func (p Path) nameFrom(root Path) (string, bool) {
 		}
 		l := d.loc.Load()
 		if l.parent == nil {
+			if at == len(buf) && d != d.sb.root {
+				return l.name, false // an object without a place: "pipe:[7]" says it all
+			}
 			break
 		}
 		need := len(l.name) + 1
@@ -71,5 +74,5 @@ func (p Path) nameFrom(root Path) (string, bool) {
 }
 
 // A DynamicNamer is an inode that says itself what /proc/PID/fd shows
-// ("pipe:[12]", "/memfd:name (deleted)").
+// ("pipe:[12]").
 type DynamicNamer interface{ DynamicName() string }
