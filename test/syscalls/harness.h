@@ -207,6 +207,10 @@ static int h_run(struct h_test *t, const char *base) {
 	if (p == 0) {
 		sigaction(SIGALRM, &old, NULL);
 		h_name = t->name;
+		for (int i = 1; i < 65; i++) if (i != SIGKILL && i != SIGSTOP && i != 32 && i != 33) signal(i, SIG_DFL);
+		sigset_t none;
+		sigemptyset(&none);
+		sigprocmask(SIG_SETMASK, &none, NULL);
 		setpgid(0, 0);
 		if (chdir(dir) < 0) FAIL("chdir %s: %s", dir, h_errname(errno));
 		umask(022);
