@@ -76,6 +76,7 @@ type Kernel struct {
 	rootPIDNS   *PIDNamespace
 	futexes     futexTable
 	clock       Clocks
+	load        loadAverage
 	cookies     atomic.Uint64
 	users       userTable
 
@@ -191,5 +192,5 @@ const Release = "6.1.0-garrison"
 func (u *UTSNamespace) Utsname() abi.Utsname {
 	h, d := u.Names()
 	return abi.Utsname{Sysname: "Linux", Nodename: h, Release: Release,
-		Version: "#1 SMP PREEMPT_DYNAMIC Garrison", Machine: "x86_64", Domainname: d}
+		Version: Version, Machine: "x86_64", Domainname: d}
 }

@@ -17,8 +17,10 @@ type ThreadGroup struct {
 
 	sig    groupSignals
 	limits Limits
-	cpu    groupCPU
-	timers timerTable
+	// members are the live threads, replaced as a whole; see sigTasks.
+	members atomic.Pointer[[]*Task]
+	cpu     groupCPU
+	timers  timerTable
 
 	// childQueue is notified when a child changes state, exitQueue when the
 	// process has exited (pidfds, the sandbox's own waiters).
