@@ -259,7 +259,7 @@ func (f *File) Attr(ctx Context) (Attr, error) {
 	if i := f.Inode(); i != nil {
 		return i.Attr(ctx)
 	}
-	return anonAttr(ctx, f), nil
+	return anonAttr(), nil
 }
 
 // Mappable is what mmap maps; EACCES and EPERM checks are the caller's.
@@ -504,9 +504,8 @@ func (f *File) ReadDir(ctx Context, emit func(Dirent) bool) error {
 }
 
 // anonAttr is fstat of an anonymous inode: a mode of nothing but permissions.
-func anonAttr(ctx Context, f *File) Attr {
-	a := Attr{Mode: 0600, Nlink: 1, Ino: anonIno, Dev: MakeDev(0, 15), BlkSize: 4096}
-	return a
+func anonAttr() Attr {
+	return Attr{Mode: 0600, Nlink: 1, Ino: anonIno, Dev: MakeDev(0, 15), BlkSize: 4096}
 }
 
 // anonIno is the inode that all anonymous files of Linux share too.

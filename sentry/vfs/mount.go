@@ -273,16 +273,36 @@ func (m *Mount) AnonPath(ctx Context, i Inode, name string) (Path, error) {
 	return Path{m, d}, nil
 }
 
-// AnonPath makes a path that leads to the inode of an anonymous file (a pipe),
-// so that it can be opened again through /proc/PID/fd.
-func (v *VFS) AnonPath(ctx Context, i Inode, name string) (Path, error) {
-	v.anonOnce.Do(func() {
-		sb := NewPseudoSuperblock(v, "anon_inodefs", 0x09041934)
+// anon is where the inodes of anonymous files live as far as paths go.
+var anon struct {
+	once  sync.Once
+	mount *Mount
+	err   error
+}
+
+// anonInode stands for the anonymous files that have no inode of their own.
+type anonInode struct{ LeafDefaults }
+
+func (anonInode) Attr(ctx Context) (Attr, error) { return anonAttr(), nil }
+
+// AnonPath makes a path that leads to an anonymous file's inode (a pipe's), so
+// that it can be opened again through /proc/PID/fd.
+func AnonPath(f *File) (Path, error) {
+	anon.once.Do(func() {
+		sb := &PseudoSuperblock{typ: "anon_inodefs", magic: 0x09041934, dev: anonAttr().Dev}
 		sb.SetRoot(sb.NewDir(0))
-		v.anonMount, v.anonErr = v.NewKernelMount(ctx, sb)
+		anon.mount, anon.err = New().NewKernelMount(bareContext, sb)
 	})
-	if v.anonErr != nil {
-		return Path{}, v.anonErr
+	if anon.err != nil {
+		return Path{}, anon.err
 	}
-	return v.anonMount.AnonPath(ctx, i, name)
+	i := f.Inode()
+	if i == nil {
+		i = anonInode{}
+	}
+	p, err := anon.mount.AnonPath(bareContext, i, f.name)
+	if err == nil {
+		p.IncRef()
+	}
+	return p, err
 }

@@ -20,10 +20,6 @@ type VFS struct {
 	// (s_vfs_rename_mutex), so that ancestry stands still.
 	renameMu sync.RWMutex
 
-	anonOnce  sync.Once
-	anonMount *Mount
-	anonErr   error
-
 	mu      sync.RWMutex
 	devices map[devKey]DeviceOpener
 	types   map[string]fsType
