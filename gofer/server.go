@@ -98,6 +98,7 @@ func (c *Config) Prepare() error {
 // A server is the state of one connection.
 type server struct {
 	mounts   []Mount
+	proc     *os.File // /proc/self/fd
 	procFD   int
 	maxFiles int
 	log      func(format string, args ...any)
@@ -130,20 +131,36 @@ func Serve(cfg Config, conn, donate *os.File) error {
 		// One socket without the other is of no use.
 		c.Hangup()
 	}()
-	err = p9.NewServer((*attacher)(s), p9.WithServerLogger(p9log{s})).Handle(c, c)
+	s.handle9P(c)
 	unix.Shutdown(int(donate.Fd()), unix.SHUT_RDWR)
 	derr := <-done
 	donate.Close()
 	s.closeAll()
-	for _, m := range cfg.Mounts {
+	for _, m := range s.mounts {
 		m.Root.Close()
 	}
-	return errors.Join(err, derr)
+	s.proc.Close()
+	return derr
+}
+
+// handle9P answers on c until the peer closes it.
+func (s *server) handle9P(c *goferwire.Conn) {
+	defer func() {
+		// The library can panic at the end: "WaitGroup is reused" (see Conn.fill).
+		if r := recover(); r != nil {
+			if !c.Dead() {
+				panic(r)
+			}
+			s.log("gofer: at the end of the 9P connection: %v", r)
+		}
+	}()
+	p9.NewServer((*attacher)(s), p9.WithServerLogger(p9log{s})).Handle(c, c)
 }
 
 func newServer(cfg *Config) (*server, error) {
 	s := &server{
 		mounts:   cfg.Mounts,
+		proc:     cfg.ProcSelfFD,
 		procFD:   int(cfg.ProcSelfFD.Fd()),
 		maxFiles: cfg.MaxFiles,
 		log:      cfg.Log,

@@ -18,6 +18,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -153,6 +154,11 @@ func (c *Conn) fill() error {
 		case err == unix.EINTR:
 		case err != nil || n <= 0:
 			c.fail()
+			if c.server {
+				// Package p9 waits for its handlers by a WaitGroup that each of
+				// them joins only when it starts: let those start that it has made.
+				time.Sleep(2 * time.Millisecond)
+			}
 			return io.EOF
 		default:
 			c.w += n
