@@ -197,8 +197,10 @@ func (m *MM) unmapRange(lo, hi uint64) error {
 	if !m.vmas.Overlaps(lo, hi) {
 		return nil
 	}
-	if err := m.as.Unmap(lo, hi-lo); err != nil {
-		return abi.FromHost(err)
+	if m.pmas.Overlaps(lo, hi) { // else the platform maps nothing there
+		if err := m.as.Unmap(lo, hi-lo); err != nil {
+			return abi.FromHost(err)
+		}
 	}
 	var buf [16]vspan
 	m.removeVMAs(buf[:0], lo, hi)
