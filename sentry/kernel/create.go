@@ -3,6 +3,7 @@ package kernel
 import (
 	"garrison/abi"
 	"garrison/sentry/cred"
+	"garrison/sentry/loader"
 	"garrison/sentry/mm"
 	"garrison/sentry/vfs"
 )
@@ -26,8 +27,8 @@ type CreateProcessArgs struct {
 	// Protected makes the process immune to signals without a handler that come
 	// from inside, as pid 1 of a pid namespace is.
 	Protected bool
-	// Parent, SessionOf: nil for a process of its own.
-	OnExit func(status int32) // called on a task's goroutine when it has exited
+	// OnExit is called on a task's goroutine when the process has exited.
+	OnExit func(status int32)
 }
 
 // CreateProcess makes a process and runs it. The first one is the init process.
@@ -90,6 +91,9 @@ func (k *Kernel) CreateProcess(a CreateProcessArgs) (*ThreadGroup, error) {
 	}
 	prog, err := k.loadProgram(t, m, &ExecArgs{File: f, Path: path, Argv: a.Argv, Envv: a.Envv}, a.Cred,
 		func(f *vfs.File) *cred.Cred { return a.Cred })
+	if f, ok := err.(loader.Fatal); ok {
+		err = f.Errno
+	}
 	if err != nil {
 		return fail(err)
 	}
@@ -97,7 +101,7 @@ func (k *Kernel) CreateProcess(a CreateProcessArgs) (*ThreadGroup, error) {
 	if err != nil {
 		return fail(abi.FromHost(err))
 	}
-	t.setCommFromPath(path)
+	t.SetComm(prog.comm)
 	t.enterProgram(prog)
 
 	k.tasks.Lock()

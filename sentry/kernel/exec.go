@@ -1,11 +1,10 @@
 package kernel
 
 import (
-	"strings"
-
 	"garrison/abi"
 	"garrison/platform"
 	"garrison/sentry/cred"
+	"garrison/sentry/loader"
 	"garrison/sentry/mm"
 	"garrison/sentry/usermem"
 	"garrison/sentry/vfs"
@@ -51,6 +50,12 @@ func (t *Task) Exec(a *ExecArgs) error {
 	prog, err := k.loadProgram(t, m, a, t.Cred(), func(f *vfs.File) *cred.Cred { return t.execCred(f) })
 	if err != nil {
 		m.DecUsers()
+		if f, ok := err.(loader.Fatal); ok {
+			// The old program would be gone by now.
+			k.Logf("task %d: execve of %s: %v", t.TID(), a.Path, f)
+			t.forceSignal(kernelInfo(abi.SIGSEGV))
+			return f.Errno
+		}
 		return err
 	}
 
@@ -90,7 +95,7 @@ func (t *Task) Exec(a *ExecArgs) error {
 		m.SetDumpable(1)
 	}
 	t.cred.Store(c)
-	t.setCommFromPath(a.Path)
+	t.SetComm(prog.comm)
 	t.enterProgram(prog)
 	return nil
 }
@@ -171,13 +176,6 @@ func (t *Task) resetSignals() {
 	t.recalcLocked()
 }
 
-func (t *Task) setCommFromPath(path string) {
-	if i := strings.LastIndexByte(path, '/'); i >= 0 {
-		path = path[i+1:]
-	}
-	t.SetComm(path)
-}
-
 // enterProgram sets the registers for a program's first instruction.
 func (t *Task) enterProgram(p *program) {
 	t.regs = platform.Registers{Rip: p.entry, Rsp: p.sp, Cs: userCS, Ss: userSS, Eflags: 0x202, Orig_rax: ^uint64(0)}
@@ -227,13 +225,6 @@ func (t *Task) execCred(f *vfs.File) *cred.Cred {
 // isSecure is AT_SECURE: the program runs with more rights than its caller.
 func isSecure(old, c *cred.Cred) bool {
 	return c.RUID != c.EUID || c.RGID != c.EGID || c.RUID != 0 && c.Permitted&^old.Permitted&^c.Ambient != 0
-}
-
-// A program is what load has prepared.
-type program struct {
-	entry, sp        uint64
-	cred             *cred.Cred
-	secure, readable bool
 }
 
 // maxRSS is the most memory that m has had resident, in KiB, as far as is

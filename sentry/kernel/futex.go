@@ -31,8 +31,6 @@ type futexWaiter struct {
 
 func (w *futexWaiter) init() { w.ch = make(chan struct{}, 1) }
 
-func (f *futexTable) init() {}
-
 func (f *futexTable) bucket(k *mm.Key) *futexBucket {
 	h := k.Off >> 2
 	h ^= h>>12 ^ h>>24

@@ -24,6 +24,7 @@ import (
 	"garrison/abi"
 	"garrison/platform"
 	"garrison/sentry/cred"
+	"garrison/sentry/loader"
 	"garrison/sentry/pagefile"
 	"garrison/sentry/vfs"
 )
@@ -65,6 +66,7 @@ type Kernel struct {
 	pageFile *pagefile.File
 	vfs      *vfs.VFS
 	table    []Row
+	loader   *loader.Loader
 	strace   Tracer
 	log      *log.Logger
 	onPanic  func(string)
@@ -92,8 +94,13 @@ type Kernel struct {
 }
 
 // New makes a kernel without processes.
-func New(c Config) *Kernel {
+func New(c Config) (*Kernel, error) {
+	l, err := loader.New(c.PageFile, c.Platform)
+	if err != nil {
+		return nil, err
+	}
 	k := &Kernel{
+		loader:   l,
 		platform: c.Platform, pageFile: c.PageFile, vfs: c.VFS, table: c.Table, strace: c.Strace,
 		onPanic: c.OnPanic, cpus: c.CPUs, totalMemory: c.TotalMemory,
 		rootUserNS: &cred.UserNamespace{}, rootUTS: &UTSNamespace{},
@@ -113,8 +120,7 @@ func New(c Config) *Kernel {
 	k.rootUTS.Set(c.Hostname, c.Domainname)
 	k.rootPIDNS = newPIDNamespace(nil)
 	k.clock.init()
-	k.futexes.init()
-	return k
+	return k, nil
 }
 
 // Platform, PageFile and VFS are what the kernel was made from.

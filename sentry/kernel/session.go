@@ -242,6 +242,9 @@ func (k *Kernel) IsOrphaned(pg *ProcessGroup) bool {
 // orphanedLocked ignores one member. Kernel.tasks must be held.
 func (k *Kernel) orphanedLocked(pg *ProcessGroup, ignore *ThreadGroup) bool {
 	for m := range pg.members {
+		if m == k.init && m != ignore && k.initStopped != nil && !m.zombie {
+			return false // whoever started the sandbox waits for it as a shell does for a job
+		}
 		if m == ignore || m.parent == nil || m.exitedLocked() && m.live == 0 {
 			continue
 		}

@@ -614,3 +614,47 @@ func (t *Task) SetAltStack(a abi.SigAltStack, sp, minSize uint64) error {
 	t.sig.alt = a
 	return nil
 }
+
+// WaitSignal is rt_sigtimedwait(2): it takes a pending signal of the set, or
+// sleeps until there is one. EAGAIN when timeoutNs (negative: none) is over.
+func (t *Task) WaitSignal(set abi.SigSet, timeoutNs int64) (abi.SigInfo, error) {
+	set &= abi.SigBlockable
+	s := &t.tg.sig
+	s.mu.Lock()
+	info, ok := t.dequeueLocked(^set)
+	if ok || timeoutNs == 0 {
+		s.mu.Unlock()
+		if !ok {
+			return info, abi.EAGAIN
+		}
+		return info, nil
+	}
+	// While it sleeps the signals are unblocked, so that they wake it up; an
+	// ignored one does too.
+	t.sig.realBlocked = t.sig.blocked
+	t.sig.blocked &^= set
+	t.recalcLocked()
+	s.mu.Unlock()
+	var err error
+	if timeoutNs > 0 {
+		now := t.k.clock.Monotonic()
+		d := now + timeoutNs
+		if d < now {
+			d = 1<<63 - 1
+		}
+		err = t.BlockUntil(nil, d)
+	} else {
+		err = t.Block(nil)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t.setMaskLocked(t.sig.realBlocked)
+	t.sig.realBlocked = 0
+	if info, ok = t.dequeueLocked(^set); ok {
+		return info, nil
+	}
+	if err == abi.ETIMEDOUT {
+		return info, abi.EAGAIN
+	}
+	return info, abi.EINTR
+}

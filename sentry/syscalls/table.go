@@ -17,6 +17,7 @@ const TableSize = 451
 func families() [][]kernel.Row {
 	return [][]kernel.Row{
 		// kernel
+		processCalls, signalCalls, futexCalls, timeCalls,
 		// files
 		// memory
 		// pipes, polling, sockets
