@@ -3,16 +3,34 @@ package boot
 import (
 	"fmt"
 	"io"
+
+	"garrison/sentry/kernel"
+	"garrison/sentry/syscalls"
 )
 
-// A PlatformInfo is a platform that users can choose.
-type PlatformInfo struct {
-	Name  string
-	Check func() error
-}
-
-// Platforms lists all of them, the default first.
-func Platforms() []PlatformInfo { return nil }
-
 // PrintSyscalls writes the table of system calls.
-func PrintSyscalls(w io.Writer, markdown bool) { fmt.Fprintln(w) }
+func PrintSyscalls(w io.Writer, markdown bool) {
+	if markdown {
+		fmt.Fprint(w, "| number | name | support | note |\n|---|---|---|---|\n")
+	}
+	table := syscalls.Table()
+	for nr := range table {
+		r := &table[nr]
+		if r.Name == "" {
+			continue
+		}
+		support, note := "full", r.Note
+		switch r.Support {
+		case kernel.Partial:
+			support = "partial"
+		case kernel.Refused:
+			support = "refused"
+			note = r.Errno.Name() + ": " + note
+		}
+		if markdown {
+			fmt.Fprintf(w, "| %d | %s | %s | %s |\n", nr, r.Name, support, note)
+		} else {
+			fmt.Fprintf(w, "%3d  %-24s %-8s %s\n", nr, r.Name, support, note)
+		}
+	}
+}

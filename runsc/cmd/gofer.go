@@ -2,9 +2,8 @@ package cmd
 
 import (
 	"fmt"
+	"log"
 	"os"
-
-	"golang.org/x/sys/unix"
 
 	"garrison/gofer"
 	"garrison/internal/hostproc"
@@ -28,14 +27,14 @@ func goferMain() int {
 	return 0
 }
 
+// serve shuts the process in and serves until the Sentry is gone.
 func serve(g *config.Gofer) error {
 	cfg := gofer.Config{}
 	for _, m := range g.Mounts {
-		cfg.Mounts = append(cfg.Mounts, gofer.Mount{Name: m.Name, Root: os.NewFile(uintptr(m.FD), m.Src), ReadOnly: m.ReadOnly || m.Overlay})
+		cfg.Mounts = append(cfg.Mounts, gofer.Mount{Name: m.Name, HostPath: m.Src, Root: os.NewFile(uintptr(m.FD), m.Src), ReadOnly: m.ReadOnly})
 	}
 	if g.LogFD >= 0 {
-		log := os.NewFile(uintptr(g.LogFD), "debug log")
-		cfg.Log = func(format string, args ...any) { fmt.Fprintf(log, format+"\n", args...) }
+		cfg.Log = log.New(os.NewFile(uintptr(g.LogFD), "debug-log"), "gofer: ", log.Ltime|log.Lmicroseconds).Printf
 	}
 	if err := cfg.Prepare(); err != nil {
 		return err
@@ -46,13 +45,19 @@ func serve(g *config.Gofer) error {
 	if err := hostproc.EmptyRoot(); err != nil {
 		return fmt.Errorf("shut the file server in: %w", err)
 	}
-	if err := hostproc.KeepCapabilities(g.Caps & gofer.Capabilities(&cfg)); err != nil {
+	caps := uint64(0)
+	if g.Privileged {
+		caps = gofer.Capabilities(&cfg)
+	}
+	if err := hostproc.KeepCapabilities(caps); err != nil {
 		return err
 	}
 	if err := hostproc.NoNewPrivs(); err != nil {
 		return err
 	}
-	unix.Umask(0)
+	if err := hostproc.Undumpable(); err != nil {
+		return err
+	}
 	otherwise := seccomp.KillProcess
 	if g.Debug {
 		otherwise = seccomp.Trap
@@ -61,8 +66,13 @@ func serve(g *config.Gofer) error {
 	if err != nil {
 		return fmt.Errorf("the Gofer's filter: %w", err)
 	}
+	conn, donate := os.NewFile(uintptr(g.P9FD), "9p"), os.NewFile(uintptr(g.DonateFD), "descriptors")
 	if err := seccomp.Install(prog); err != nil {
 		return err
 	}
-	return gofer.Serve(cfg, os.NewFile(uintptr(g.P9FD), "9p"), os.NewFile(uintptr(g.DonateFD), "descriptor channel"))
+	// An error now is the end of a connection that the Sentry broke off.
+	if err := gofer.Serve(cfg, conn, donate); err != nil && cfg.Log != nil {
+		cfg.Log("serving ended: %v", err)
+	}
+	return nil
 }

@@ -121,6 +121,7 @@ type Stdio struct {
 	FD    int // in the Sentry; -1 for none
 	Same  int // index of an earlier one that is the same open file description, or its own
 	IsTTY bool
+	Name  string // what the guest's /proc/self/fd shows
 }
 
 // Boot is what the command line tells the Sentry.
@@ -144,7 +145,7 @@ type Gofer struct {
 	Mounts         []Mount
 	P9FD, DonateFD int
 	LogFD          int
-	Caps           uint64 // capabilities it may keep
+	Privileged     bool // it runs as root, and may keep the capabilities to serve any file
 	Debug          bool
 	Shared         bool
 }

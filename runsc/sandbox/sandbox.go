@@ -177,17 +177,7 @@ func (a *Args) bootConfig() *config.Boot {
 }
 
 func (a *Args) goferConfig(ids *identity) *config.Gofer {
-	g := &config.Gofer{LogFD: -1, Debug: a.Config.Debug, Shared: a.Config.FileAccess == "shared"}
-	if ids.privileged {
-		g.Caps = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_DAC_READ_SEARCH | 1<<unix.CAP_FOWNER | 1<<unix.CAP_FSETID
-		writable := false
-		for _, m := range a.Mounts {
-			writable = writable || !m.ReadOnly
-		}
-		if !writable {
-			g.Caps = 1 << unix.CAP_DAC_READ_SEARCH
-		}
-	}
+	g := &config.Gofer{LogFD: -1, Debug: a.Config.Debug, Shared: a.Config.FileAccess == "shared", Privileged: ids.privileged}
 	return g
 }
 
@@ -211,6 +201,7 @@ func (a *Args) addStdio(b *config.Boot, fds *fdList) {
 		}
 		_, err := unix.IoctlGetTermios(fd, unix.TCGETS)
 		b.Stdio[i].IsTTY = err == nil
+		b.Stdio[i].Name, _ = os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
 	}
 }
 
