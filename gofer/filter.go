@@ -7,7 +7,7 @@ import (
 )
 
 // threadFlags are those with which Go's runtime makes threads (runtime/os_linux.go).
-const threadFlags = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_SYSVSEM | unix.CLONE_THREAD
+const threadFlags = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_SYSVSEM | unix.CLONE_THREAD | unix.CLONE_SETTLS
 
 // renameMask is every flag of renameat2 but RENAME_NOREPLACE.
 const renameMask = 0xffffffff &^ unix.RENAME_NOREPLACE

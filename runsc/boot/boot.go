@@ -99,8 +99,8 @@ func (g *guest) obey() {
 			if g.tty != nil {
 				g.tty.SetFront(msg.On)
 			}
-			g.k.SendExternalForeground(g.init.ID(), abi.SIGCONT)
-			g.k.SendExternalSignal(g.init.ID(), abi.SIGCONT)
+			g.k.SendExternalForeground(g.init.PID(), abi.SIGCONT)
+			g.k.SendExternalSignal(g.init.PID(), abi.SIGCONT)
 		}
 	}
 }
@@ -113,9 +113,9 @@ func (g *guest) signal(sig int32) {
 	}
 	switch sig {
 	case abi.SIGINT, abi.SIGQUIT, abi.SIGTSTP, abi.SIGWINCH:
-		g.k.SendExternalForeground(g.init.ID(), sig)
+		g.k.SendExternalForeground(g.init.PID(), sig)
 	default:
-		g.k.SendExternalSignal(g.init.ID(), sig)
+		g.k.SendExternalSignal(g.init.PID(), sig)
 	}
 }
 

@@ -12,7 +12,7 @@ const protExec = unix.PROT_EXEC
 
 // threadFlags are the flags with which Go's runtime makes threads
 // (runtime/os_linux.go). No other use of clone is allowed: no processes.
-const threadFlags = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_SYSVSEM | unix.CLONE_THREAD
+const threadFlags = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_SYSVSEM | unix.CLONE_THREAD | unix.CLONE_SETTLS
 
 // runtimeRules are what Go's runtime calls for itself.
 var runtimeRules = []seccomp.Rule{
@@ -65,10 +65,12 @@ var fileRules = []seccomp.Rule{
 	{Nr: unix.SYS_FSYNC, Why: "donated files"},
 	{Nr: unix.SYS_FDATASYNC, Why: "donated files"},
 	{Nr: unix.SYS_SHUTDOWN, Why: "end of the 9P connection"},
-	{Nr: unix.SYS_PPOLL, Why: "is a standard stream ready? its O_NONBLOCK is not ours to set"},
-	{Nr: unix.SYS_POLL, Why: "likewise"},
+	{Nr: unix.SYS_POLL, Why: "is a standard stream ready? its O_NONBLOCK is not ours to set"},
+	{Nr: unix.SYS_EPOLL_WAIT, Why: "standard streams: without waiting"},
+	{Nr: unix.SYS_PREADV2, Args: []seccomp.Cond{seccomp.Eq(5, unix.RWF_NOWAIT)}, Why: "pipes, without waiting"},
+	{Nr: unix.SYS_PWRITEV2, Args: []seccomp.Cond{seccomp.Eq(5, unix.RWF_NOWAIT)}, Why: "pipes, without waiting"},
 	{Nr: unix.SYS_IOCTL, Args: []seccomp.Cond{seccomp.Eq(1,
-		unix.TCGETS, unix.TCSETS, unix.TCSETSW, unix.TCSETSF,
+		unix.TCGETS, unix.TCGETS2, unix.TCSETS, unix.TCSETSW, unix.TCSETSF,
 		unix.TIOCGWINSZ, unix.TIOCSWINSZ, unix.TIOCINQ, unix.TIOCOUTQ,
 		unix.TCFLSH, unix.TCSBRK, unix.TCXONC)}, Why: "the terminal's modes; never TIOCSTI"},
 	{Nr: unix.SYS_GETRUSAGE, Why: "CPU time for accounting"},

@@ -49,7 +49,10 @@ func (g *guest) startGuest(b *config.Boot, m *machine) error {
 		}
 		cfg.Strace = strace.New(w)
 	}
-	k := kernel.New(cfg)
+	k, err := kernel.New(cfg)
+	if err != nil {
+		return err
+	}
 	g.k = k
 	ns, err := g.mounts(b, m, v)
 	if err != nil {
