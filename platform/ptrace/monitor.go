@@ -17,7 +17,7 @@ type monitor struct {
 	off    bool // there is but one CPU
 	p      *Platform
 	active atomic.Bool
-	start_ chan struct{}
+	begin  chan struct{}
 	done   chan struct{}
 
 	mu      sync.Mutex
@@ -27,7 +27,7 @@ type monitor struct {
 func (m *monitor) start(p *Platform) {
 	m.p = p
 	m.off = p.cpus.Count() < 2
-	m.start_ = make(chan struct{}, 1)
+	m.begin = make(chan struct{}, 1)
 	m.done = make(chan struct{})
 	m.threads = make(map[*thread]struct{})
 	go m.loop()
@@ -53,7 +53,7 @@ func (m *monitor) wake() {
 		return
 	}
 	select {
-	case m.start_ <- struct{}{}:
+	case m.begin <- struct{}{}:
 	default:
 	}
 }
@@ -61,7 +61,7 @@ func (m *monitor) wake() {
 func (m *monitor) loop() {
 	for {
 		select {
-		case <-m.start_:
+		case <-m.begin:
 		case <-m.done:
 			return
 		}

@@ -56,6 +56,8 @@ type Platform struct {
 	cpus     unix.CPUSet
 	fpInit   []byte
 	requests chan func()
+	quit     chan struct{} // closed by Close
+	ended    chan struct{} // closed when the keeper has ended
 	pool     chan *stub
 	refill   atomic.Bool
 	monitor  monitor
@@ -77,7 +79,8 @@ func Check() error {
 // New makes the platform. It forks, reads /proc and maps memory: call it before
 // the Sentry is confined. Errors name what the host refused.
 func New() (*Platform, error) {
-	p := &Platform{requests: make(chan func()), pool: make(chan *stub, poolSize)}
+	p := &Platform{requests: make(chan func()), quit: make(chan struct{}), ended: make(chan struct{}),
+		pool: make(chan *stub, poolSize)}
 	if err := unix.SchedGetaffinity(0, &p.cpus); err != nil {
 		return nil, fmt.Errorf("ptrace: read the CPU affinity: %w", err)
 	}
@@ -126,10 +129,30 @@ func (p *Platform) keeper(started chan<- error) {
 	p.fpInit = initialFPState(len(fp))
 	started <- nil
 	p.fillPool()
-	for f := range p.requests {
-		f()
+	for {
+		select {
+		case f := <-p.requests:
+			f()
+		case <-p.quit:
+			z.kill()
+			p.area.close()
+			close(p.ended)
+			return
+		}
 	}
-	z.kill()
+}
+
+// refillSoon makes the keeper fill the pool when it has time.
+func (p *Platform) refillSoon() {
+	if !p.refill.CompareAndSwap(false, true) {
+		return
+	}
+	go func() {
+		select {
+		case p.requests <- p.fillPool:
+		case <-p.quit:
+		}
+	}()
 }
 
 // do runs f on the keeper's thread and waits for it.
@@ -156,8 +179,8 @@ func (p *Platform) fillPool() {
 func (p *Platform) takeProcess() (*stub, error) {
 	select {
 	case s := <-p.pool:
-		if len(p.pool) <= poolSize/2 && p.refill.CompareAndSwap(false, true) {
-			go func() { p.requests <- p.fillPool }()
+		if len(p.pool) <= poolSize/2 {
+			p.refillSoon()
 		}
 		return s, nil
 	default:
@@ -178,8 +201,8 @@ func (p *Platform) discard(leader *stub) {
 	p.dying = append(p.dying, leader.pid)
 	n := len(p.dying)
 	p.mu.Unlock()
-	if n >= 2*poolSize && p.refill.CompareAndSwap(false, true) {
-		go func() { p.requests <- p.fillPool }()
+	if n >= 2*poolSize {
+		p.refillSoon()
 	}
 }
 
@@ -226,8 +249,8 @@ func (p *Platform) Close() {
 		}
 	})
 	p.monitor.stop()
-	close(p.requests)
-	p.area.close()
+	close(p.quit)
+	<-p.ended
 }
 
 // Name implements platform.Platform.
