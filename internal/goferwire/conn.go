@@ -45,7 +45,6 @@ const (
 	tUnlinkat    = 76
 	tVersion     = 100
 	tAttach      = 104
-	tFlush       = 108
 	tWalk        = 110
 	tClunk       = 120
 	tWalkgetattr = 126
@@ -57,11 +56,12 @@ const (
 // ServedMessage reports whether the server takes a 9P message of type t. What
 // is not listed never reaches the 9P library: data and extended attributes go
 // over the descriptor channel, so reads, writes, locks and the rest are
-// nothing but surface for an attacker.
+// nothing but surface for an attacker. (A Tflush that names itself would make its
+// handler wait for ever.)
 func ServedMessage(t uint8) bool {
 	switch t {
 	case tStatfs, tLopen, tSymlink, tMknod, tReadlink, tGetattr, tSetattr, tReaddir, tFsync, tLink, tMkdir,
-		tRenameat, tUnlinkat, tAttach, tFlush, tWalk, tClunk, tWalkgetattr, tUmkdir, tUmknod, tUsymlink:
+		tRenameat, tUnlinkat, tAttach, tWalk, tClunk, tWalkgetattr, tUmkdir, tUmknod, tUsymlink:
 		return true
 	}
 	return false

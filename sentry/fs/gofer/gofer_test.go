@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sort"
 	"strings"
@@ -16,6 +17,7 @@ import (
 
 	"garrison/abi"
 	server "garrison/gofer"
+	"garrison/internal/seccomp"
 	"garrison/sentry/fs/gofer"
 	"garrison/sentry/mm"
 	"garrison/sentry/usermem"
@@ -31,6 +33,46 @@ func sockets(t testing.TB, typ int) (*os.File, *os.File) {
 	return os.NewFile(uintptr(p[0]), "client"), os.NewFile(uintptr(p[1]), "server")
 }
 
+// confined makes serve run the server in a process of its own, under its filter.
+var confined bool
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv("GOFER_TEST_DIR"); dir != "" {
+		if err := serveConfined(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func serveConfined(dir string) error {
+	cfg := server.Config{Mounts: []server.Mount{{Name: "root", HostPath: dir, ReadOnly: os.Getenv("GOFER_TEST_RO") != ""}}}
+	conn, desc := os.NewFile(3, "9p"), os.NewFile(4, "descriptors")
+	if err := cfg.Prepare(); err != nil {
+		return err
+	}
+	unix.Umask(0)
+	rules := server.Rules(&cfg)
+	// A test binary may be linked with the C library, which makes threads in
+	// its own way; runsc is not.
+	for _, nr := range []uintptr{unix.SYS_CLONE3, unix.SYS_SET_ROBUST_LIST, unix.SYS_RSEQ, unix.SYS_MPROTECT, unix.SYS_CLONE} {
+		rules = append(rules, seccomp.Rule{Nr: nr})
+	}
+	prog, err := seccomp.Program(rules, seccomp.Trap)
+	if err != nil {
+		return err
+	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	if err := seccomp.Install(prog); err != nil {
+		return err
+	}
+	return server.Serve(cfg, conn, desc)
+}
+
 // serve starts a server of dir and returns a client's mount of it.
 func serve(t testing.TB, dir string, readOnly, exclusive bool) (*gofer.FS, *gofer.Client) {
 	t.Helper()
@@ -38,9 +80,23 @@ func serve(t testing.TB, dir string, readOnly, exclusive bool) (*gofer.FS, *gofe
 	c1, s1 := sockets(t, unix.SOCK_STREAM)
 	c2, s2 := sockets(t, unix.SOCK_SEQPACKET)
 	done := make(chan error, 1)
-	go func() {
-		done <- server.Serve(server.Config{Mounts: []server.Mount{{Name: "root", HostPath: dir, ReadOnly: readOnly}}}, s1, s2)
-	}()
+	if confined {
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Env = append(os.Environ(), "GOFER_TEST_DIR="+dir)
+		if readOnly {
+			cmd.Env = append(cmd.Env, "GOFER_TEST_RO=1")
+		}
+		cmd.Stderr = os.Stderr
+		cmd.ExtraFiles = []*os.File{s1, s2}
+		must(t, cmd.Start())
+		s1.Close()
+		s2.Close()
+		go func() { done <- cmd.Wait() }()
+	} else {
+		go func() {
+			done <- server.Serve(server.Config{Mounts: []server.Mount{{Name: "root", HostPath: dir, ReadOnly: readOnly}}}, s1, s2)
+		}()
+	}
 	c, err := gofer.Connect(c1, c2, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -190,6 +246,20 @@ func TestReadAndStat(t *testing.T) {
 			t.Errorf("statfs: %+v, %v", st2, err)
 		}
 	})
+}
+
+// TestConfined runs the other tests against a server that is a process under
+// the Gofer's own system call filter.
+func TestConfined(t *testing.T) {
+	confined = true
+	defer func() { confined = false }()
+	t.Run("ReadAndStat", TestReadAndStat)
+	t.Run("ReadOnlyMount", TestReadOnlyMount)
+	t.Run("Changes", TestChanges)
+	t.Run("UnlinkedWhileOpen", TestUnlinkedWhileOpen)
+	t.Run("Xattr", TestXattr)
+	t.Run("Eviction", TestEviction)
+	t.Run("Concurrent", TestConcurrent)
 }
 
 func TestReadOnlyMount(t *testing.T) {
