@@ -122,6 +122,38 @@ func (s *server) readdir(n *node, off uint64) ([]byte, error) {
 	return buf[:used], nil
 }
 
+// readdirPlus is readdir with attributes, in goferwire's form. The attributes are
+// those of the name itself: links are not followed, and what is mounted on it
+// is left to a walk, which looks at the file system first.
+func (s *server) readdirPlus(n *node, off uint64) ([]byte, error) {
+	raw, err := s.readdir(n, off)
+	if err != nil || len(raw) == 0 {
+		return nil, err
+	}
+	out := make([]byte, 0, goferwire.MaxData)
+	forEachDirent(raw, func(ino, next uint64, typ uint8, name string) bool {
+		if len(out)+goferwire.EntrySize(len(name)) > goferwire.MaxData {
+			return false
+		}
+		e := goferwire.Entry{Name: name, Ino: ino, Next: next, Type: typ}
+		var st unix.Statx_t
+		if checkName(name) == nil &&
+			unix.Statx(n.fd, name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT|unix.AT_STATX_SYNC_AS_STAT, statxMask, &st) == nil &&
+			st.Mnt_id == n.key.hostMnt && devOf(st.Dev_major, st.Dev_minor) == n.key.dev {
+			e.HasAttr = true
+			e.Mode, e.UID, e.GID, e.Nlink, e.BlkSize = uint32(st.Mode), st.Uid, st.Gid, st.Nlink, st.Blksize
+			e.Ino, e.Dev, e.Rdev, e.Size, e.Blocks = st.Ino, n.key.dev, devOf(st.Rdev_major, st.Rdev_minor), st.Size, st.Blocks
+			e.Atime, e.Mtime, e.Ctime = nanos(st.Atime), nanos(st.Mtime), nanos(st.Ctime)
+			if st.Mask&unix.STATX_BTIME != 0 {
+				e.Btime = nanos(st.Btime)
+			}
+		}
+		out = e.Append(out)
+		return true
+	})
+	return out, nil
+}
+
 // forEachDirent calls fn for the entries of a run of struct linux_dirent64.
 func forEachDirent(b []byte, fn func(ino, next uint64, typ uint8, name string) bool) {
 	for len(b) >= 19 {

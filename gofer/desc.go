@@ -66,6 +66,9 @@ func (s *server) serve(req *goferwire.Request, resp *goferwire.Response) (fd int
 	case goferwire.OpReaddir:
 		resp.Data, err = s.readdir(n, req.Off)
 		return -1, err
+	case goferwire.OpReaddirPlus:
+		resp.Data, err = s.readdirPlus(n, req.Off)
+		return -1, err
 	case goferwire.OpFsync:
 		return -1, s.fsync(n)
 	case goferwire.OpArmRename:

@@ -83,6 +83,7 @@ type Conn struct {
 	f    *os.File
 	fd   int
 	dead atomic.Bool
+	sent atomic.Int64
 
 	// OnDead is called once, when the peer is gone. Set it before use.
 	OnDead func()
@@ -174,6 +175,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 	if len(c.wbuf) < headerLen || len(c.wbuf) < int(binary.LittleEndian.Uint32(c.wbuf)) {
 		return len(p), nil
 	}
+	c.sent.Add(1)
 	out := c.wbuf
 	for len(out) > 0 && !c.dead.Load() {
 		n, err := unix.SendmsgN(c.fd, out, nil, nil, unix.MSG_NOSIGNAL)
@@ -189,6 +191,9 @@ func (c *Conn) Write(p []byte) (int, error) {
 	c.wbuf = c.wbuf[:0]
 	return len(p), nil
 }
+
+// Sent is how many messages were sent.
+func (c *Conn) Sent() int64 { return c.sent.Load() }
 
 // Dead reports whether the peer is gone.
 func (c *Conn) Dead() bool { return c.dead.Load() }

@@ -46,6 +46,8 @@ const (
 	// OpReaddir reads directory Node from cookie Off: Data is a run of struct
 	// linux_dirent64, empty at the end.
 	OpReaddir
+	// OpReaddirPlus is OpReaddir with attributes: Data is a run of Entry.
+	OpReaddirPlus
 	// OpFsync syncs Node.
 	OpFsync
 	// OpArmRename gives the next 9P rename of Name in Node to Name2 in Node2
@@ -85,6 +87,73 @@ type Attr struct {
 	Mode, UID, GID      uint32
 	Size, Blocks        uint64
 	Atime, Mtime, Ctime int64 // ns since the epoch
+}
+
+// An Entry is a directory entry with its attributes, as statx(2) gives them; the
+// times are ns since the epoch. Without attributes (HasAttr is false: another file
+// system is mounted there, or the entry has just gone) it must be walked to.
+type Entry struct {
+	Name                       string
+	Ino, Next                  uint64
+	Type                       uint8 // DT_*
+	HasAttr                    bool
+	Mode, UID, GID, Nlink      uint32
+	BlkSize                    uint32
+	Dev, Rdev, Size, Blocks    uint64
+	Atime, Mtime, Ctime, Btime int64
+}
+
+const (
+	entryFixed = 2 + 8 + 8 + 1 + 1
+	entryAttr  = 4*5 + 8*8
+)
+
+// EntrySize is the length of an Entry with a name of n bytes and attributes.
+func EntrySize(n int) int { return entryFixed + entryAttr + n }
+
+// Append appends the entry to b.
+func (e *Entry) Append(b []byte) []byte {
+	b = le.AppendUint16(b, uint16(len(e.Name)))
+	b = le.AppendUint64(b, e.Ino)
+	b = le.AppendUint64(b, e.Next)
+	if !e.HasAttr {
+		return append(append(b, e.Type, 0), e.Name...)
+	}
+	b = append(append(b, e.Type, 1), e.Name...)
+	for _, v := range [...]uint32{e.Mode, e.UID, e.GID, e.Nlink, e.BlkSize} {
+		b = le.AppendUint32(b, v)
+	}
+	for _, v := range [...]uint64{e.Dev, e.Rdev, e.Size, e.Blocks, uint64(e.Atime), uint64(e.Mtime), uint64(e.Ctime), uint64(e.Btime)} {
+		b = le.AppendUint64(b, v)
+	}
+	return b
+}
+
+// Decode reads the first entry of b and returns the rest.
+func (e *Entry) Decode(b []byte) ([]byte, error) {
+	if len(b) < entryFixed {
+		return nil, ErrPacket
+	}
+	n := int(le.Uint16(b))
+	e.Ino, e.Next, e.Type, e.HasAttr = le.Uint64(b[2:]), le.Uint64(b[10:]), b[18], b[19] != 0
+	b = b[entryFixed:]
+	if len(b) < n || n == 0 || e.HasAttr && len(b) < n+entryAttr {
+		return nil, ErrPacket
+	}
+	e.Name, b = string(b[:n]), b[n:]
+	if !e.HasAttr {
+		return b, nil
+	}
+	for _, p := range [...]*uint32{&e.Mode, &e.UID, &e.GID, &e.Nlink, &e.BlkSize} {
+		*p, b = le.Uint32(b), b[4:]
+	}
+	for _, p := range [...]*uint64{&e.Dev, &e.Rdev, &e.Size, &e.Blocks} {
+		*p, b = le.Uint64(b), b[8:]
+	}
+	for _, p := range [...]*int64{&e.Atime, &e.Mtime, &e.Ctime, &e.Btime} {
+		*p, b = int64(le.Uint64(b)), b[8:]
+	}
+	return b, nil
 }
 
 // A Response is one packet to the client; a descriptor may come with it.

@@ -26,8 +26,12 @@ func (i *inode) Lookup(_ vfs.Context, name string) (vfs.Inode, error) {
 	if len(name) > goferwire.MaxName {
 		return nil, abi.ENAMETOOLONG
 	}
-	if i.absent(name) {
+	e, absent := i.known(name)
+	if absent {
 		return nil, abi.ENOENT
+	}
+	if e != nil {
+		return i.fs.inodeFor(i, e.Name, nil, 0, e), nil
 	}
 	f, _, err := i.acquire()
 	if err != nil {
@@ -41,21 +45,26 @@ func (i *inode) Lookup(_ vfs.Context, name string) (vfs.Inode, error) {
 		}
 		return nil, err
 	}
-	return i.fs.inodeFor(i, strings.Clone(name), cf, qids[0].Path, &a), nil
+	return i.fs.inodeFor(i, strings.Clone(name), cf, qids[0].Path, attrOf(&a)), nil
 }
 
-// absent reports whether the directory's listing is known and lacks name.
-func (i *inode) absent(name string) bool {
+// known says what the directory's listing tells of name: its attributes, or
+// that there is no such name.
+func (i *inode) known(name string) (e *goferwire.Entry, absent bool) {
 	if !i.fs.opts.Exclusive {
-		return false
+		return nil, false
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if e = i.ahead[name]; e != nil {
+		delete(i.ahead, name) // the inode has them from now on
+		return e, false
+	}
 	if i.names == nil {
-		return false
+		return nil, false
 	}
 	_, ok := i.names[name]
-	return !ok
+	return nil, !ok
 }
 
 // missed counts a failed lookup, and lists the directory after a few.
@@ -101,35 +110,78 @@ func (i *inode) list(limit int) ([]vfs.Dirent, error) {
 	}
 	defer i.release()
 	ents = []vfs.Dirent{}
+	// In exclusive mode attributes come along: most who list a directory look at
+	// its files next.
+	var ahead map[string]*goferwire.Entry
+	op := goferwire.OpReaddir
+	if i.fs.opts.Exclusive && limit == 0 {
+		op, ahead = goferwire.OpReaddirPlus, map[string]*goferwire.Entry{}
+	}
 	for off := uint64(0); ; {
 		var resp goferwire.Response
-		if _, err := i.fs.c.call(&goferwire.Request{Op: goferwire.OpReaddir, Node: node, Off: off}, &resp); err != nil {
+		if _, err := i.fs.c.call(&goferwire.Request{Op: op, Node: node, Off: off}, &resp); err != nil {
 			return nil, err
 		}
 		if len(resp.Data) == 0 {
 			break
 		}
-		next, err := parseDirents(resp.Data, func(ino uint64, typ uint8, name string) {
-			if name != "." && name != ".." {
-				ents = append(ents, vfs.Dirent{Name: name, Ino: ino, Type: typ, Next: int64(len(ents)) + 3})
-			}
-		})
+		if op == goferwire.OpReaddir {
+			off, err = parseDirents(resp.Data, func(ino uint64, typ uint8, name string) {
+				ents = addDirent(ents, ino, typ, name)
+			})
+		} else {
+			off, err = parseEntries(resp.Data, func(e *goferwire.Entry) {
+				ents = addDirent(ents, e.Ino, e.Type, e.Name)
+				if e.HasAttr && len(ahead) < maxAhead {
+					ahead[e.Name] = e
+				}
+			})
+		}
 		if err != nil {
 			return nil, err
 		}
-		off = next
 		if limit != 0 && len(ents) > limit {
 			return nil, abi.EFBIG
 		}
 	}
-	if i.fs.opts.Exclusive && len(ents) <= maxNegative {
+	if i.fs.opts.Exclusive {
 		i.mu.Lock()
-		if i.changes == changes {
-			i.entries = ents
+		keep := i.changes == changes
+		if keep {
+			if len(ents) <= maxNegative {
+				i.entries = ents
+			}
+			i.ahead = ahead
 		}
 		i.mu.Unlock()
+		if keep && len(ahead) > 0 {
+			i.fs.keepAhead(i)
+		}
 	}
 	return ents, nil
+}
+
+// maxAhead bounds the attributes that are kept from one listing.
+const maxAhead = 8192
+
+func addDirent(ents []vfs.Dirent, ino uint64, typ uint8, name string) []vfs.Dirent {
+	if name == "." || name == ".." {
+		return ents
+	}
+	return append(ents, vfs.Dirent{Name: name, Ino: ino, Type: typ, Next: int64(len(ents)) + 3})
+}
+
+// parseEntries reads a run of goferwire.Entry and returns the last one's cookie.
+func parseEntries(b []byte, fn func(*goferwire.Entry)) (next uint64, err error) {
+	for len(b) > 0 {
+		e := &goferwire.Entry{}
+		if b, err = e.Decode(b); err != nil || strings.ContainsAny(e.Name, "/\x00") {
+			return 0, abi.EIO
+		}
+		next = e.Next
+		fn(e)
+	}
+	return next, nil
 }
 
 // parseDirents reads a run of struct linux_dirent64 and returns the cookie of
@@ -162,6 +214,8 @@ func (i *inode) changed(added, removed string) {
 	i.entries, i.fresh = nil, false
 	i.changes++
 	i.seq++
+	delete(i.ahead, added)
+	delete(i.ahead, removed)
 	if i.names != nil {
 		if removed != "" {
 			delete(i.names, removed)
@@ -188,7 +242,7 @@ func (i *inode) make(name string, op func(f p9.File) error) (vfs.Inode, error) {
 	if err != nil {
 		return nil, err
 	}
-	return i.fs.inodeFor(i, name, cf, qids[0].Path, &a), nil
+	return i.fs.inodeFor(i, name, cf, qids[0].Path, attrOf(&a)), nil
 }
 
 // Mknod implements vfs.Inode. A regular file comes with its descriptor: who

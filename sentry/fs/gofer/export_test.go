@@ -13,3 +13,6 @@ func (c *Client) Held() (fids, idle int) {
 	defer c.lruMu.Unlock()
 	return c.fidsN, c.idleN
 }
+
+// Messages is how many 9P messages were sent.
+func (c *Client) Messages() int64 { return c.conn.Sent() }

@@ -9,6 +9,7 @@ import (
 	"github.com/hugelgupf/p9/p9"
 
 	"garrison/abi"
+	"garrison/internal/goferwire"
 	"garrison/sentry/cred"
 	"garrison/sentry/vfs"
 )
@@ -33,6 +34,8 @@ type FS struct {
 	mu     sync.Mutex
 	inodes map[inodeKey]weak.Pointer[inode] // so that hard links meet
 	devs   map[uint64]uint64                // the host's device numbers, to what we show
+	ahead  [16]weak.Pointer[inode]          // directories that hold attributes read ahead
+	aheadN int
 }
 
 // inodeKey is what the host calls a file.
@@ -47,7 +50,7 @@ func (c *Client) Mount(name string, o Options) (*FS, error) {
 		// The QID of an attach is the one of the mounts' directory.
 		if q, _, a, err = f.GetAttr(p9.AttrMaskAll); err == nil {
 			fs := &FS{c: c, opts: o, inodes: map[inodeKey]weak.Pointer[inode]{}, devs: map[uint64]uint64{}}
-			fs.root = fs.inodeFor(nil, "", f, q.Path, &a)
+			fs.root = fs.inodeFor(nil, "", f, q.Path, attrOf(&a))
 			fs.root.res.busy++ // stays
 			return fs, nil
 		}
@@ -55,29 +58,60 @@ func (c *Client) Mount(name string, o Options) (*FS, error) {
 	return nil, fmt.Errorf("gofer: attach to mount %q: %w", name, c.err(err))
 }
 
+// attrOf converts attributes that came over 9P. The host's inode number and
+// device, for which 9P has no field, are in Gen and DataVersion.
+func attrOf(a *p9.Attr) *goferwire.Entry {
+	return &goferwire.Entry{
+		HasAttr: true, Ino: a.Gen, Dev: a.DataVersion,
+		Mode: uint32(a.Mode), UID: uint32(a.UID), GID: uint32(a.GID), Nlink: uint32(a.NLink), BlkSize: uint32(a.BlockSize),
+		Rdev: uint64(a.RDev), Size: a.Size, Blocks: a.Blocks,
+		Atime: int64(a.ATimeSeconds)*1e9 + int64(a.ATimeNanoSeconds),
+		Mtime: int64(a.MTimeSeconds)*1e9 + int64(a.MTimeNanoSeconds),
+		Ctime: int64(a.CTimeSeconds)*1e9 + int64(a.CTimeNanoSeconds),
+		Btime: int64(a.BTimeSeconds)*1e9 + int64(a.BTimeNanoSeconds),
+	}
+}
+
 // inodeFor returns the one inode of the file that fid, which it takes over,
-// refers to, found as name in parent.
-func (fs *FS) inodeFor(parent *inode, name string, fid p9.File, node uint64, a *p9.Attr) *inode {
-	key := inodeKey{a.DataVersion, a.Gen}
-	ftype := uint16(a.Mode) & abi.S_IFMT
-	btime := int64(a.BTimeSeconds)*1e9 + int64(a.BTimeNanoSeconds)
+// refers to, found as name in parent. fid may be nil if the file was found in a
+// listing: it is walked to when a fid is needed.
+func (fs *FS) inodeFor(parent *inode, name string, fid p9.File, node uint64, e *goferwire.Entry) *inode {
+	key := inodeKey{e.Dev, e.Ino}
+	ftype := uint16(e.Mode) & abi.S_IFMT
 	dev := fs.devFor(key.dev)
 	fs.mu.Lock()
-	if i := fs.inodes[key].Value(); i != nil && i.ftype == ftype && i.btime == btime {
+	if i := fs.inodes[key].Value(); i != nil && i.ftype == ftype && i.btime == e.Btime {
 		fs.mu.Unlock()
 		i.found(parent, name, fid, node)
 		return i
 	}
-	i := &inode{fs: fs, key: key, ftype: ftype, btime: btime, res: newResource(fs.c, fid, node), parent: parent, name: name}
+	i := &inode{fs: fs, key: key, ftype: ftype, btime: e.Btime, res: newResource(fs.c, fid, node), parent: parent, name: name}
 	i.attr.Ino, i.attr.Dev = key.ino, dev
-	i.setAttr(a, 0)
+	i.setAttr(e, 0)
 	fs.inodes[key] = weak.Make(i)
 	fs.mu.Unlock()
 	runtime.AddCleanup(i, func(r *resource) { r.free(); fs.dropKey(key) }, i.res)
-	i.res.mu.Lock()
-	fs.c.touch(i.res)
-	i.res.mu.Unlock()
+	if fid != nil {
+		i.res.mu.Lock()
+		fs.c.touch(i.res)
+		i.res.mu.Unlock()
+	}
 	return i
+}
+
+// keepAhead notes that i holds attributes read ahead; of all directories only
+// the last few do.
+func (fs *FS) keepAhead(i *inode) {
+	fs.mu.Lock()
+	old := fs.ahead[fs.aheadN].Value()
+	fs.ahead[fs.aheadN] = weak.Make(i)
+	fs.aheadN = (fs.aheadN + 1) % len(fs.ahead)
+	fs.mu.Unlock()
+	if old != nil && old != i {
+		old.mu.Lock()
+		old.ahead = nil
+		old.mu.Unlock()
+	}
 }
 
 // dropKey removes the table's entry of an inode that was collected.
@@ -93,7 +127,7 @@ func (fs *FS) dropKey(key inodeKey) {
 func (i *inode) found(parent *inode, name string, fid p9.File, node uint64) {
 	r := i.res
 	r.mu.Lock()
-	if r.fid == nil {
+	if r.fid == nil && fid != nil {
 		r.fid, r.node, fid = fid, node, nil
 		i.fs.c.touch(r)
 	}

@@ -484,6 +484,40 @@ func TestEviction(t *testing.T) {
 	}
 }
 
+// TestAhead lists a directory and looks at its files without the server's help.
+func TestAhead(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.MkdirAll(dir+"/d/sub", 0o755))
+	for k := range 1000 {
+		must(t, os.WriteFile(fmt.Sprintf("%s/d/%d", dir, k), []byte(fmt.Sprint(k)), 0o604))
+	}
+	fs, c := serve(t, dir, false, true)
+	d := lookup(t, fs, "d")
+	if n := len(names(t, d)); n != 1001 {
+		t.Fatalf("%d entries", n)
+	}
+	before := c.Messages()
+	for k := range 1000 {
+		f, err := d.Lookup(nil, fmt.Sprint(k))
+		must(t, err)
+		a := attr(t, f)
+		if a.Mode != abi.S_IFREG|0o604 || a.Size != uint64(len(fmt.Sprint(k))) || a.Nlink != 1 || a.Dev != attr(t, d).Dev {
+			t.Fatalf("file %d has %+v", k, a)
+		}
+	}
+	if m := c.Messages() - before; m > 0 {
+		t.Errorf("%d messages to look at what was listed", m)
+	}
+	i := lookup(t, fs, "d/77")
+	if read(t, i) != "77" {
+		t.Error("the file reads otherwise")
+	}
+	must(t, d.Unlink(nil, "78", lookup(t, fs, "d/78")))
+	if _, err := walk(fs, "d/78"); err != abi.ENOENT {
+		t.Errorf("a removed file: %v", err)
+	}
+}
+
 func TestLargeDirectory(t *testing.T) {
 	dir := t.TempDir()
 	const files = 3000

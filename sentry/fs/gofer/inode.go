@@ -35,10 +35,11 @@ type inode struct {
 	link   string
 	// entries is a directory's listing in exclusive mode; nil if not known.
 	entries []vfs.Dirent
-	names   map[string]struct{} // the names there are, once enough lookups have failed
-	misses  int                 // failed lookups
-	changes uint64              // counts changes to the directory, so that a listing read meanwhile is not kept
-	noCaps  bool                // exclusive mode: there is no security.capability
+	names   map[string]struct{}         // the names there are, once enough lookups have failed
+	misses  int                         // failed lookups
+	changes uint64                      // counts changes to the directory, so that a listing read meanwhile is not kept
+	ahead   map[string]*goferwire.Entry // attributes that came with the listing, until looked up
+	noCaps  bool                        // exclusive mode: there is no security.capability
 }
 
 var _ interface {
@@ -53,21 +54,16 @@ func (i *inode) where() (*inode, string) {
 	return i.parent, i.name
 }
 
-// setAttr takes over attributes that came over 9P, asked for at count seq.
-func (i *inode) setAttr(a *p9.Attr, seq uint64) {
-	v := vfs.Attr{
-		Mode: uint16(a.Mode), UID: cred.UID(a.UID), GID: cred.GID(a.GID), Nlink: uint32(a.NLink),
-		Size: a.Size, Blocks: a.Blocks, BlkSize: uint32(a.BlockSize), Rdev: uint64(a.RDev),
-		Atime: int64(a.ATimeSeconds)*1e9 + int64(a.ATimeNanoSeconds),
-		Mtime: int64(a.MTimeSeconds)*1e9 + int64(a.MTimeNanoSeconds),
-		Ctime: int64(a.CTimeSeconds)*1e9 + int64(a.CTimeNanoSeconds),
-		Btime: int64(a.BTimeSeconds)*1e9 + int64(a.BTimeNanoSeconds),
-	}
-	v.HasBtime = v.Btime != 0
+// setAttr takes over attributes, asked for at count seq.
+func (i *inode) setAttr(e *goferwire.Entry, seq uint64) {
 	i.mu.Lock()
-	v.Ino, v.Dev = i.attr.Ino, i.attr.Dev
-	i.attr, i.fresh = v, i.seq == seq
-	i.mu.Unlock()
+	defer i.mu.Unlock()
+	i.attr = vfs.Attr{
+		Mode: uint16(e.Mode), UID: cred.UID(e.UID), GID: cred.GID(e.GID), Nlink: e.Nlink,
+		Ino: i.attr.Ino, Dev: i.attr.Dev, Rdev: e.Rdev, Size: e.Size, Blocks: e.Blocks, BlkSize: e.BlkSize,
+		Atime: e.Atime, Mtime: e.Mtime, Ctime: e.Ctime, Btime: e.Btime, HasBtime: e.Btime != 0,
+	}
+	i.fresh = i.seq == seq
 }
 
 // stale notes that attributes have changed.
@@ -129,7 +125,7 @@ func (i *inode) refresh() error {
 	if err != nil {
 		return i.fs.c.err(err)
 	}
-	i.setAttr(&a, seq)
+	i.setAttr(attrOf(&a), seq)
 	return nil
 }
 
