@@ -36,6 +36,30 @@ const protAll = abi.PROT_READ | abi.PROT_WRITE | abi.PROT_EXEC
 // pageUp rounds up to pages; 0 on overflow (and for 0).
 func pageUp(n uint64) uint64 { return (n + pageMask) &^ uint64(pageMask) }
 
+// CheckMmap makes the checks of Mmap that come before those of the file.
+func (m *MM) CheckMmap(o *MmapOpts) error {
+	n := pageUp(o.Len)
+	switch {
+	case o.Len == 0:
+		return abi.EINVAL
+	case n == 0:
+		return abi.ENOMEM
+	case o.Off+n < o.Off:
+		return abi.EOVERFLOW
+	case n > m.layout.Max:
+		return abi.ENOMEM
+	}
+	if o.Flags&(abi.MAP_FIXED|abi.MAP_FIXED_NOREPLACE) != 0 {
+		if uint64(o.Addr) > m.layout.Max-n {
+			return abi.ENOMEM
+		}
+		if !o.Addr.PageAligned() {
+			return abi.EINVAL
+		}
+	}
+	return nil
+}
+
 // Mmap maps memory; errors and their order are those of mmap(2) and
 // do_mmap (mm/mmap.c), after the checks of the file, which are the caller's.
 func (m *MM) Mmap(o MmapOpts) (usermem.Addr, error) {
@@ -352,4 +376,54 @@ func (m *MM) Brk(addr usermem.Addr) usermem.Addr {
 	}
 	m.info.Brk = a
 	return usermem.Addr(a)
+}
+
+// Mapped reports whether all of [addr, addr+length) is mapped.
+func (m *MM) Mapped(addr usermem.Addr, length uint64) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	end := uint64(addr) + length
+	for at := uint64(addr); at < end; {
+		v, ok := m.vmas.Find(at)
+		if !ok {
+			return false
+		}
+		at = v.End
+	}
+	return end >= uint64(addr)
+}
+
+// RemapFilePages is remap_file_pages(2): a part of one shared mapping gets
+// other pages of the same file.
+func (m *MM) RemapFilePages(addr usermem.Addr, size, pgoff uint64, flags uint32) error {
+	lo := uint64(addr) &^ uint64(pageMask)
+	n := size &^ uint64(pageMask)
+	if lo+n <= lo || pgoff+n>>usermem.PageShift < pgoff || pgoff >= 1<<(64-usermem.PageShift) {
+		return abi.EINVAL
+	}
+	m.mu.RLock()
+	v, ok := m.vmas.Find(lo)
+	var o MmapOpts
+	good := ok && v.Val.shared() && v.End >= lo+n
+	if good {
+		r := v.Val.ref
+		o = MmapOpts{Addr: usermem.Addr(lo), Len: n, Prot: uint32(v.Val.prot), MaxProt: uint32(v.Val.maxProt),
+			Flags:    abi.MAP_SHARED | abi.MAP_FIXED | abi.MAP_POPULATE | flags&abi.MAP_NONBLOCK,
+			Mappable: r.m, File: r.file, Off: pgoff << usermem.PageShift, Name: v.Val.name}
+		if o.File != nil {
+			o.File.IncRef()
+		}
+		// Keep the object while the mapping may be replaced.
+		r.m.AddMapping(m, r.off, r.len)
+		defer r.m.RemoveMapping(m, r.off, r.len)
+	}
+	m.mu.RUnlock()
+	if !good {
+		return abi.EINVAL
+	}
+	_, err := m.Mmap(o)
+	if o.File != nil {
+		o.File.DecRef()
+	}
+	return err
 }

@@ -20,6 +20,7 @@ func families() [][]kernel.Row {
 		processCalls, signalCalls, futexCalls, timeCalls,
 		// files
 		// memory
+		memoryCalls,
 		// pipes, polling, sockets
 	}
 }
