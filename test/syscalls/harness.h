@@ -128,7 +128,7 @@ __attribute__((unused)) static int h_status(pid_t p, const char *file, int line)
 #define EXPECT_KILLED(p, sig) do { int _st = WAIT(p); \
 	if (!WIFSIGNALED(_st) || WTERMSIG(_st) != (sig)) h_fail(__FILE__, __LINE__, "%s: got wait status %#x, want killed by %s", #p, _st, #sig); } while (0)
 /* IN_CHILD runs statements in a child, which must succeed. */
-#define IN_CHILD(...) EXPECT_EXIT(CHILD(__VA_ARGS__), 0)
+#define IN_CHILD(...) do { pid_t _child = CHILD(__VA_ARGS__); EXPECT_EXIT(_child, 0); } while (0)
 
 __attribute__((unused)) static int64_t now_ns(void) {
 	struct timespec t;

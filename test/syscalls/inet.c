@@ -167,6 +167,8 @@ TEST(tcp_bind_conflicts) {
 	ERR(bind(s, SA(a), sizeof a), EADDRINUSE);
 	OK(setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on));
 	ERR(bind(s, SA(a), sizeof a), EADDRINUSE);
+	OK(setsockopt(l, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on));
+	ERR(bind(s, SA(a), sizeof a), EADDRINUSE); /* both may reuse, but one listens */
 	struct sockaddr_in z = lo(0);
 	OK(bind(s, SA(z), sizeof z));
 	ERR(bind(s, SA(z), sizeof z), EINVAL);

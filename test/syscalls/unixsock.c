@@ -71,15 +71,14 @@ TEST(shutdown_all) {
 	OK(shutdown(s[0], SHUT_RD));
 	ERR(send(s[1], "x", 1, MSG_NOSIGNAL), EPIPE);
 	ERR(shutdown(s[0], 5), EINVAL);
-	int u = OK(socket(AF_UNIX, SOCK_STREAM, 0));
-	ERR(shutdown(u, SHUT_RD), ENOTCONN);
 }
 TEST(listen_accept) {
 	int l = bound(SOCK_STREAM, "sock");
 	struct stat st;
 	OK(stat("sock", &st));
 	EXPECT_TRUE(S_ISSOCK(st.st_mode));
-	ERR(connect(OK(socket(AF_UNIX, SOCK_STREAM, 0)), SA(*&(struct sockaddr_un){.sun_family = AF_UNIX, .sun_path = "sock"}), sizeof(struct sockaddr_un)), ECONNREFUSED);
+	struct sockaddr_un me = ua("sock");
+	ERR(connect(OK(socket(AF_UNIX, SOCK_STREAM, 0)), SA(me), sizeof me), ECONNREFUSED);
 	ERR(accept(l, NULL, NULL), EINVAL);
 	OK(listen(l, 5));
 	int v;
@@ -321,8 +320,8 @@ TEST(scm_rights_truncated) {
 	EXPECT_EQ(read(s[1], b, 4), 1); /* plain read drops them */
 }
 TEST(scm_rights_boundary) {
-	/* a stream read stops where descriptors begin */
-	int s[2], r[4], f[1] = {0};
+	/* a stream read stops after the data that came with descriptors */
+	int s[2], f[1] = {0};
 	pair(SOCK_STREAM, s);
 	OK(write(s[0], "abc", 3));
 	sendfd(s[0], f, 1);
@@ -330,14 +329,11 @@ TEST(scm_rights_boundary) {
 	char c[64], b[32];
 	struct iovec v = {b, sizeof b};
 	struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = c, .msg_controllen = sizeof c};
-	ssize_t n = OK(recvmsg(s[1], &m, 0));
-	EXPECT_EQ(n, 3);
-	EXPECT_EQ(m.msg_controllen, 0);
-	(void)r;
-	m.msg_controllen = sizeof c;
-	n = OK(recvmsg(s[1], &m, 0));
-	EXPECT_EQ(n, 1);
+	EXPECT_EQ(recvmsg(s[1], &m, 0), 4);
 	EXPECT_TRUE(CMSG_FIRSTHDR(&m) != NULL);
+	m.msg_controllen = sizeof c;
+	EXPECT_EQ(recvmsg(s[1], &m, 0), 3);
+	EXPECT_EQ(m.msg_controllen, 0);
 }
 TEST(scm_errors) {
 	int s[2], bad = 999;

@@ -1,0 +1,194 @@
+// Package syscalls runs the C tests of the system-call ABI, first natively, where the host kernel says what is true, then in
+// the sandbox on every platform.
+//
+// It does not test whole programs (test/programs) nor hostile ones (test/fuzz).
+//
+// Lock order: none; one binary per family is built once and its output parsed.
+package syscalls
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sort"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"garrison/test/testutil"
+)
+
+// binary is a C family, compiled.
+type binary struct {
+	name, path string
+	tests      []string
+}
+
+var build = sync.OnceValues(func() (map[string]*binary, error) {
+	dir, err := testutil.SharedDir("syscalls")
+	if err != nil {
+		return nil, err
+	}
+	sources, err := filepath.Glob("*.c")
+	if err != nil {
+		return nil, err
+	}
+	all := make(map[string]*binary)
+	for _, src := range sources {
+		b := &binary{name: strings.TrimSuffix(src, ".c")}
+		if b.path, err = testutil.BuildC(dir, src, "harness.h"); err != nil {
+			return nil, err
+		}
+		out, err := exec.Command(b.path, "--list").Output()
+		if err != nil {
+			return nil, fmt.Errorf("%s --list: %w", b.path, err)
+		}
+		b.tests = strings.Fields(string(out))
+		all[b.name] = b
+	}
+	return all, nil
+})
+
+// result is what one test printed: PASS, SKIP with a reason, or FAIL with all its messages.
+type result struct {
+	state, why string
+}
+
+// parse reads the lines of a family's output. A FAIL stays whatever comes after it.
+func parse(out []byte) map[string]result {
+	got := make(map[string]result)
+	sc := bufio.NewScanner(bytes.NewReader(out))
+	sc.Buffer(nil, 1<<20)
+	for sc.Scan() {
+		state, rest, ok := strings.Cut(sc.Text(), " ")
+		if !ok || state != "PASS" && state != "FAIL" && state != "SKIP" {
+			continue
+		}
+		name, why, _ := strings.Cut(rest, ": ")
+		r, seen := got[name]
+		switch {
+		case !seen:
+			got[name] = result{state, why}
+		case r.state == "FAIL" && state == "FAIL":
+			got[name] = result{state, r.why + "; " + why}
+		case state == "FAIL":
+			got[name] = result{state, why}
+		}
+	}
+	return got
+}
+
+// run executes a family on a platform ("native" for none) and returns what each test said.
+func run(b *binary, platform string) (map[string]result, string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 240*time.Second)
+	defer cancel()
+	var cmd *exec.Cmd
+	if platform == "native" {
+		cmd = exec.CommandContext(ctx, b.path)
+	} else {
+		runsc, err := testutil.Runsc()
+		if err != nil {
+			return nil, err.Error()
+		}
+		cmd = exec.CommandContext(ctx, runsc, append(testutil.DoArgs(platform), b.path)...)
+	}
+	cmd.Env = append(os.Environ(), "TMPDIR="+os.TempDir())
+	cmd.WaitDelay = 5 * time.Second
+	var out, diag bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &diag
+	err := cmd.Run()
+	results := parse(out.Bytes())
+	note := ""
+	if !bytes.Contains(out.Bytes(), []byte("\nDONE ")) {
+		note = fmt.Sprintf("%s on %s did not finish: %v; stderr: %s", b.name, platform, err, testutil.Tail(diag.Bytes(), 2000))
+	}
+	return results, note
+}
+
+// known is the list of failures that are understood: "platform family/test" to its reason.
+func known(t *testing.T) map[string]string {
+	data, err := os.ReadFile("known_failures.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := make(map[string]string)
+	for i, line := range strings.Split(string(data), "\n") {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		f := strings.Fields(line)
+		if len(f) < 3 {
+			t.Fatalf("known_failures.txt:%d: want: platform family/test reason", i+1)
+		}
+		m[f[0]+" "+f[1]] = strings.Join(f[2:], " ")
+	}
+	return m
+}
+
+func TestSyscalls(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("these tests change owners and devices: run them as root")
+	}
+	bins, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := known(t)
+	for key := range list {
+		platform, test, _ := strings.Cut(key, " ")
+		family, name, _ := strings.Cut(test, "/")
+		if b := bins[family]; platform != "native" && (b == nil || !contains(b.tests, name)) {
+			t.Errorf("known_failures.txt names %s, which does not exist", test)
+		}
+	}
+	var names []string
+	for n := range bins {
+		names = append(names, n)
+	}
+	sort.Strings(names)
+	for _, platform := range append([]string{"native"}, testutil.Platforms()...) {
+		for _, n := range names {
+			b := bins[n]
+			results, note := run(b, platform)
+			if note != "" {
+				t.Errorf("%s", note)
+			}
+			for _, test := range b.tests {
+				t.Run(n+"/"+test+"/"+platform, func(t *testing.T) {
+					r, ran := results[test]
+					why, isKnown := list[platform+" "+n+"/"+test]
+					switch {
+					case !ran:
+						if !isKnown {
+							t.Fatal("printed no result")
+						}
+						t.Skipf("known failure (%s): printed no result", why)
+					case r.state == "FAIL" && isKnown:
+						t.Skipf("known failure (%s): %s", why, r.why)
+					case r.state == "FAIL":
+						t.Fatal(r.why)
+					case r.state == "PASS" && isKnown:
+						t.Fatalf("passes, but known_failures.txt lists it (%s): take it out", why)
+					case r.state == "SKIP":
+						t.Skip(r.why)
+					}
+				})
+			}
+		}
+	}
+}
+
+func contains(s []string, x string) bool {
+	for _, v := range s {
+		if v == x {
+			return true
+		}
+	}
+	return false
+}
