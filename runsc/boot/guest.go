@@ -43,11 +43,7 @@ func (g *guest) startGuest(b *config.Boot, m *machine) error {
 		},
 	}
 	if b.Config.Strace {
-		w := io.Writer(os.Stderr)
-		if logTo != nil {
-			w = logTo
-		}
-		cfg.Strace = strace.New(w)
+		cfg.Strace = strace.New(m.log)
 	}
 	k, err := kernel.New(cfg)
 	if err != nil {

@@ -263,6 +263,9 @@ func (m *maker) closeAll() {
 func (m *maker) debugLog(c *config.Config, command string, now time.Time, fds *fdList) (int, error) {
 	path := c.DebugLogPath(command, now)
 	if path == "" {
+		if c.Debug || c.Strace && command == "boot" {
+			return fds.add(2), nil // no file was named: the user's standard error
+		}
 		return -1, nil
 	}
 	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_APPEND|unix.O_CLOEXEC, 0o644)
