@@ -36,6 +36,9 @@ type Config struct {
 	VFS      *vfs.VFS
 	// Table is the system call table, indexed by number.
 	Table []Row
+	// Network is the socket families (socket.Families); the kernel only hands
+	// it to the system calls.
+	Network any
 	// Log takes the kernel's own messages; nil discards them.
 	Log io.Writer
 	// Strace, if not nil, sees every system call.
@@ -70,6 +73,7 @@ type Kernel struct {
 	strace   Tracer
 	log      *log.Logger
 	onPanic  func(string)
+	network  any
 
 	cpus        int
 	totalMemory uint64
@@ -102,7 +106,7 @@ func New(c Config) (*Kernel, error) {
 	k := &Kernel{
 		loader:   l,
 		platform: c.Platform, pageFile: c.PageFile, vfs: c.VFS, table: c.Table, strace: c.Strace,
-		onPanic: c.OnPanic, cpus: c.CPUs, totalMemory: c.TotalMemory,
+		onPanic: c.OnPanic, network: c.Network, cpus: c.CPUs, totalMemory: c.TotalMemory,
 		rootUserNS: &cred.UserNamespace{}, rootUTS: &UTSNamespace{},
 		allGone: make(chan struct{}, 1),
 	}
@@ -127,6 +131,9 @@ func New(c Config) (*Kernel, error) {
 func (k *Kernel) Platform() platform.Platform { return k.platform }
 func (k *Kernel) PageFile() *pagefile.File    { return k.pageFile }
 func (k *Kernel) VFS() *vfs.VFS               { return k.vfs }
+
+// Network is Config.Network.
+func (k *Kernel) Network() any { return k.network }
 
 // RootUserNamespace is where the sandbox's capabilities hold.
 func (k *Kernel) RootUserNamespace() *cred.UserNamespace { return k.rootUserNS }

@@ -505,7 +505,7 @@ func WriteMsg(s Socket, ctx vfs.Context, f *vfs.File, src *usermem.Buffer, fl vf
 	}
 	n, err := s.SendMsg(ctx, src, m)
 	m.Free()
-	if err == abi.EPIPE && typ != abi.SOCK_DGRAM {
+	if err == abi.EPIPE && typ == abi.SOCK_STREAM {
 		ctx.SendSelf(abi.SIGPIPE)
 	}
 	return n, n, err

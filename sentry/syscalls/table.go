@@ -22,6 +22,7 @@ func families() [][]kernel.Row {
 		// memory
 		memoryCalls,
 		// pipes, polling, sockets
+		pipeCalls, pollCalls, epollCalls, eventfdCalls, socketCalls, socketMsgCalls,
 	}
 }
 

@@ -124,7 +124,8 @@ func wakeItem(w *wait.Waiter, _ wait.Events) {
 // on Linux, such as /dev/null: EPERM.
 type cannotPoller interface{ CannotPoll() }
 
-func canPoll(f *vfs.File) bool {
+// CanPoll reports whether f can be watched; EPERM if not.
+func CanPoll(f *vfs.File) bool {
 	if _, no := f.Ops().(cannotPoller); no {
 		return false
 	}
@@ -138,7 +139,7 @@ func canPoll(f *vfs.File) bool {
 
 // Ctl is epoll_ctl(2) on this epoll, which is self's operations.
 func (e *Epoll) Ctl(self *vfs.File, op int32, f *vfs.File, fd int32, ev Event) error {
-	if !canPoll(f) {
+	if !CanPoll(f) {
 		return abi.EPERM
 	}
 	ev.Events &^= abi.EPOLLWAKEUP
