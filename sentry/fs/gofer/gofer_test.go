@@ -54,13 +54,7 @@ func serveConfined(dir string) error {
 		return err
 	}
 	unix.Umask(0)
-	rules := server.Rules(&cfg)
-	// A test binary may be linked with the C library, which makes threads in
-	// its own way; runsc is not.
-	for _, nr := range []uintptr{unix.SYS_CLONE3, unix.SYS_SET_ROBUST_LIST, unix.SYS_RSEQ, unix.SYS_MPROTECT, unix.SYS_CLONE} {
-		rules = append(rules, seccomp.Rule{Nr: nr})
-	}
-	prog, err := seccomp.Program(rules, seccomp.Trap)
+	prog, err := seccomp.Program(append(server.Rules(&cfg), libcRules...), seccomp.Trap)
 	if err != nil {
 		return err
 	}

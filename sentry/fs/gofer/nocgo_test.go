@@ -1,0 +1,7 @@
+//go:build !cgo
+
+package gofer_test
+
+import "garrison/internal/seccomp"
+
+var libcRules []seccomp.Rule
