@@ -34,14 +34,14 @@ var build = sync.OnceValues(func() (map[string]*binary, error) {
 	if err != nil {
 		return nil, err
 	}
-	sources, err := filepath.Glob("*.c")
+	sources, err := filepath.Glob("c/*.c")
 	if err != nil {
 		return nil, err
 	}
 	all := make(map[string]*binary)
 	for _, src := range sources {
-		b := &binary{name: strings.TrimSuffix(src, ".c")}
-		if b.path, err = testutil.BuildC(dir, src, "harness.h"); err != nil {
+		b := &binary{name: strings.TrimSuffix(filepath.Base(src), ".c")}
+		if b.path, err = testutil.BuildC(dir, src, "c/harness.h"); err != nil {
 			return nil, err
 		}
 		out, err := exec.Command(b.path, "--list").Output()
