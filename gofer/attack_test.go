@@ -513,10 +513,10 @@ func TestFilterNumbers(t *testing.T) {
 		}
 		return nrs
 	}
-	if n := len(count(true)); n != 42 {
+	if n := len(count(true)); n != 43 {
 		t.Errorf("a read-only Gofer may make %d system calls", n)
 	}
-	if n := len(count(false)); n != 54 {
+	if n := len(count(false)); n != 55 {
 		t.Errorf("a writing Gofer may make %d system calls", n)
 	}
 	for _, nr := range count(false) {

@@ -39,7 +39,8 @@ var runtimeRules = []seccomp.Rule{
 	{Nr: unix.SYS_WRITE, Why: "messages to the log; a panic's message"},
 	{Nr: unix.SYS_GETRANDOM, Why: "hash seeds"},
 	{Nr: unix.SYS_PRCTL, Args: []seccomp.Cond{seccomp.Eq(0, unix.PR_SET_VMA)}, Why: "names of the heap's mappings"},
-	{Nr: unix.SYS_SCHED_GETAFFINITY, Why: "number of CPUs"},
+	{Nr: unix.SYS_SCHED_GETAFFINITY, Why: "number of CPUs, looked at again now and then"},
+	{Nr: unix.SYS_PREAD64, Why: "CPU limit of the cgroup, likewise"},
 }
 
 // readRules are what serving files that nobody changes takes.

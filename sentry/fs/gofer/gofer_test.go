@@ -653,6 +653,34 @@ func TestConcurrent(t *testing.T) {
 	}
 }
 
+// BenchmarkProcess measures round trips to a server process: a walk with a clunk,
+// and an open on the descriptor channel.
+func BenchmarkProcess(b *testing.B) {
+	confined = true
+	defer func() { confined = false }()
+	dir := b.TempDir()
+	must(b, os.WriteFile(dir+"/f", []byte("x"), 0o644))
+	fs, c := serve(b, dir, true, true)
+	f := lookup(b, fs, "f")
+	b.Run("9p", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := fs.Statfs(nil); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	c.SetLimits(100, 0)
+	b.Run("open", func(b *testing.B) {
+		for b.Loop() {
+			o, err := f.Open(nil, nil, abi.O_RDONLY)
+			if err != nil {
+				b.Fatal(err)
+			}
+			o.Release(nil)
+		}
+	})
+}
+
 func BenchmarkLookup(b *testing.B) {
 	dir := b.TempDir()
 	must(b, os.WriteFile(dir+"/f", []byte("x"), 0o644))
