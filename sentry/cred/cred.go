@@ -63,7 +63,9 @@ func (c *Cred) Clone() *Cred { n := *c; return &n }
 
 // Can reports whether the credentials hold capability n effectively in the
 // root namespace's resources.
-func (c *Cred) Can(n int) bool { return c.Effective.Has(n) && (c.UserNS == nil || c.UserNS.Parent == nil) }
+func (c *Cred) Can(n int) bool {
+	return c.Effective.Has(n) && (c.UserNS == nil || c.UserNS.Parent == nil)
+}
 
 // InGroup reports whether g is the file-system group or a supplementary one.
 func (c *Cred) InGroup(g GID) bool {

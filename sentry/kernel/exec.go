@@ -73,7 +73,7 @@ func (t *Task) Exec(a *ExecArgs) error {
 
 	// What does not outlive the old program.
 	tg.timers.deletePosix()
-	t.unshareFiles()
+	t.UnshareFiles()
 	t.fds.Load().CloseOnExec(t)
 	t.resetSignals()
 	t.clearChildTID, t.robustList = 0, 0
@@ -155,8 +155,8 @@ func (t *Task) becomeOnly() error {
 	return nil
 }
 
-// unshareFiles makes descriptors private, if they were shared with another process.
-func (t *Task) unshareFiles() {
+// UnshareFiles makes descriptors private, if they were shared with another process.
+func (t *Task) UnshareFiles() {
 	fds := t.fds.Load()
 	if !fds.Shared() {
 		return

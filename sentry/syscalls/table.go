@@ -17,7 +17,7 @@ const TableSize = 451
 func families() [][]kernel.Row {
 	return [][]kernel.Row{
 		// kernel
-		processCalls, signalCalls, futexCalls, timeCalls,
+		processCalls, signalCalls, futexCalls, timeCalls, credCalls, schedCalls, miscCalls,
 		// files
 		// memory
 		memoryCalls,
