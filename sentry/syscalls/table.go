@@ -18,7 +18,7 @@ func families() [][]kernel.Row {
 	return [][]kernel.Row{
 		// kernel
 		processCalls, signalCalls, futexCalls, timeCalls, credCalls, schedCalls, miscCalls,
-		// files
+		fdCalls, rwCalls, statCalls, dirCalls, pathCalls, xattrCalls, lockCalls, mountCalls,
 		// memory
 		memoryCalls,
 		// pipes, polling, sockets

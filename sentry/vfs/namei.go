@@ -93,6 +93,36 @@ func (v *VFS) Lookup(ctx Context, start Path, path string, fl LookupFlags) (Path
 	return w.cur, nil
 }
 
+// CheckAccess is faccessat2(2): it walks path and checks mask with the
+// credentials c, which are the real ids' unless AT_EACCESS is given.
+func (v *VFS) CheckAccess(ctx Context, c *cred.Cred, start Path, path string, fl LookupFlags, mask uint32) error {
+	var w walker
+	if err := w.init(ctx, start, path, fl); err != nil {
+		return err
+	}
+	w.cred = c
+	if err := w.walk(path, false); err != nil {
+		return err
+	}
+	p := w.cur
+	if mask == 0 {
+		return nil
+	}
+	if mask&MayExec != 0 && p.Dentry.ftype == abi.S_IFREG && p.NoExec() {
+		return abi.EACCES
+	}
+	if mask&MayWrite != 0 && p.Mount != nil && p.Mount.sb.readonly.Load() && writesReach(p.Dentry.ftype) {
+		return abi.EROFS
+	}
+	if err := inodeAccess(ctx, c, p.Dentry, mask); err != nil {
+		return err
+	}
+	if mask&MayWrite != 0 && writesReach(p.Dentry.ftype) {
+		return p.wantWrite()
+	}
+	return nil
+}
+
 // parent walks to the directory of path's last component and leaves that in
 // w.last: "." or ".." may be it, and "" stands for the root itself.
 func (w *walker) parent(ctx Context, start Path, path string, fl LookupFlags) error {

@@ -13,6 +13,9 @@ type VFS struct {
 	// OpenFIFO opens a named pipe; set by boot before the first task runs.
 	OpenFIFO func(ctx Context, inode Inode, flags uint32) (FileOps, error)
 
+	// Memfd makes the file of memfd_create(2); set by boot (tmpfs has it).
+	Memfd func(ctx Context, name string, mode uint16, sealable bool) (*File, error)
+
 	nextMountID atomic.Int32
 	nextAnonDev atomic.Uint32
 

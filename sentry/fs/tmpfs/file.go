@@ -390,3 +390,16 @@ func (fs *Filesystem) NewMemfd(ctx vfs.Context, m *vfs.Mount, name string, mode 
 	r.Pin()
 	return vfs.NewFile(&file{r: r}, abi.O_RDWR|abi.O_LARGEFILE, p), nil
 }
+
+// MemfdMaker makes what vfs.VFS.Memfd is set to: an internal instance that
+// holds all memfds of the sandbox.
+func MemfdMaker(ctx vfs.Context, v *vfs.VFS, pf *pagefile.File) (func(ctx vfs.Context, name string, mode uint16, sealable bool) (*vfs.File, error), error) {
+	fs := New(v, pf, Options{})
+	m, err := v.NewKernelMount(ctx, fs)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx vfs.Context, name string, mode uint16, sealable bool) (*vfs.File, error) {
+		return fs.NewMemfd(ctx, m, name, mode, sealable)
+	}, nil
+}
