@@ -92,7 +92,7 @@ func (l *fdLink) descriptor() int32 { return l.fd }
 
 func newFDLink(e *entryMaker, fd int32) vfs.Inode {
 	l := &fdLink{t: e.t, fd: fd}
-	l.Link = *e.fs.NewSymlink(nil)
+	l.SymbolicLink = *e.fs.NewSymlink(nil)
 	l.Ino, l.Owner = fdIno(e.t, fd), owner(e.t)
 	l.Target = func(ctx vfs.Context) (string, error) {
 		if !mayTrace(ctx, l.t) {

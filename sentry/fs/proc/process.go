@@ -115,7 +115,7 @@ func (e *entryMaker) dir(name string, perm uint16, files map[string]vfs.Inode) *
 
 // magic adds a link to an object.
 func (e *entryMaker) magic(files map[string]vfs.Inode, name string, follow func() (vfs.Path, error)) {
-	l := &pseudo.MagicLink{Link: *e.fs.NewSymlink(nil)}
+	l := &pseudo.MagicLink{SymbolicLink: *e.fs.NewSymlink(nil)}
 	l.Owner = owner(e.t)
 	l.Follow = func(ctx vfs.Context) (vfs.Path, error) {
 		if !mayTrace(ctx, e.t) {
@@ -252,13 +252,13 @@ func fsPath(t *kernel.Task, which func(*vfs.FSContext) vfs.Path) (vfs.Path, erro
 	return p, nil
 }
 
-func mountTable(print func(*vfs.MountNamespace, vfs.Path) string) func(t *kernel.Task) ([]byte, error) {
+func mountTable(print func(*vfs.MountNamespace, vfs.Path) []byte) func(t *kernel.Task) ([]byte, error) {
 	return func(t *kernel.Task) ([]byte, error) {
 		c, ns := t.FSContext(), t.MountNamespace()
 		if c == nil || ns == nil {
 			return nil, abi.EINVAL
 		}
-		return []byte(print(ns, c.Root())), nil
+		return print(ns, c.Root()), nil
 	}
 }
 

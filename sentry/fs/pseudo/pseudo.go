@@ -165,30 +165,30 @@ func (f *File) Open(vfs.Context, *vfs.Dentry, uint32) (vfs.FileOps, error) {
 	return vfs.NewDynFileOps(f.Read, f.Write), nil
 }
 
-// A Link is a symbolic link whose target is generated.
-type Link struct {
+// A SymbolicLink is a symbolic link whose target is generated.
+type SymbolicLink struct {
 	vfs.LeafDefaults
 	Node
 	Target func(ctx vfs.Context) (string, error)
 }
 
 // NewSymlink makes a symbolic link.
-func (fs *FS) NewSymlink(target func(ctx vfs.Context) (string, error)) *Link {
-	return &Link{Node: fs.NewNode(abi.S_IFLNK | 0o777), Target: target}
+func (fs *FS) NewSymlink(target func(ctx vfs.Context) (string, error)) *SymbolicLink {
+	return &SymbolicLink{Node: fs.NewNode(abi.S_IFLNK | 0o777), Target: target}
 }
 
 // Attr implements vfs.Inode.
-func (l *Link) Attr(ctx vfs.Context) (vfs.Attr, error) { return l.Node.Attr(ctx) }
+func (l *SymbolicLink) Attr(ctx vfs.Context) (vfs.Attr, error) { return l.Node.Attr(ctx) }
 
 // SetAttr refuses: EPERM.
-func (l *Link) SetAttr(vfs.Context, *vfs.SetAttr) error { return abi.EPERM }
+func (l *SymbolicLink) SetAttr(vfs.Context, *vfs.SetAttr) error { return abi.EPERM }
 
 // Readlink implements vfs.Inode.
-func (l *Link) Readlink(ctx vfs.Context) (string, error) { return l.Target(ctx) }
+func (l *SymbolicLink) Readlink(ctx vfs.Context) (string, error) { return l.Target(ctx) }
 
-// A MagicLink is a Link that leads to an object.
+// A MagicLink is a SymbolicLink that leads to an object.
 type MagicLink struct {
-	Link
+	SymbolicLink
 	Follow func(ctx vfs.Context) (vfs.Path, error)
 }
 
