@@ -122,3 +122,11 @@ func (s *Sysinfo) MarshalTo(b []byte) {
 	le.PutUint64(b[96:], s.FreeHigh)
 	le.PutUint32(b[104:], s.Unit)
 }
+
+// Bits of personality(2) (uapi/linux/personality.h).
+const (
+	ADDR_NO_RANDOMIZE  = 0x0040000
+	READ_IMPLIES_EXEC  = 0x0400000
+	ADDR_COMPAT_LAYOUT = 0x0200000
+	STICKY_TIMEOUTS    = 0x4000000
+)
