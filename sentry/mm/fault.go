@@ -350,9 +350,9 @@ func copyFromHost(pf *pagefile.File, dst uint64, fd int, off int64, n uint64) er
 	return nil
 }
 
-// InvalidateFile implements Invalidator: pages of obj in the range are gone,
-// or have moved. Copies that the MM owns stay (Linux drops those behind the new
-// end of a file, too: a program can't rely on either).
+// InvalidateFile implements Invalidator: pages of obj in the range are gone, or
+// have moved. Copies that the MM owns stay where there still is a page of the
+// file: those behind its new end go, too (truncate(2), NOTES).
 func (m *MM) InvalidateFile(obj Mappable, off, length uint64) {
 	m.mu.Lock()
 	defer m.unlock()
@@ -363,29 +363,51 @@ func (m *MM) InvalidateFile(obj Mappable, off, length uint64) {
 	if end < off {
 		end = ^uint64(0)
 	}
-	var hit []gap
+	var hit []vspan
 	m.vmas.Ascend(0, ^uint64(0), func(v vspan) bool {
 		if v.Val.ref == nil || v.Val.ref.m != obj || v.Val.off >= end || v.Val.off+v.Len() <= off {
 			return true
 		}
 		lo := v.Start + max(off, v.Val.off) - v.Val.off
 		hi := v.Start + min(end-v.Val.off, v.Len())
-		hit = append(hit, gap{lo, hi})
+		v.Val = cutVMA(v.Val, lo-v.Start)
+		v.Start, v.End = lo, hi
+		hit = append(hit, v)
 		return true
 	})
 	changed := false
-	for _, g := range hit {
+	for _, v := range hit {
+		fileEnd := v.End
+		if !v.Val.shared() {
+			fileEnd = m.fileEnd(v)
+		}
 		var buf [8]pspan
-		for _, p := range m.pmas.Collect(buf[:0], g.lo, g.hi) {
+		for _, p := range m.pmas.Collect(buf[:0], v.Start, v.End) {
+			lo := p.Start
 			if p.Val.owned {
-				continue
+				if lo = max(lo, fileEnd); lo >= p.End {
+					continue
+				}
 			}
-			m.as.Unmap(p.Start, p.Len())
-			m.dropPMAs(p.Start, p.End)
+			m.as.Unmap(lo, p.End-lo)
+			m.dropPMAs(lo, p.End)
 			changed = true
 		}
 	}
 	if changed {
 		m.as.Flush()
 	}
+}
+
+// fileEnd returns the address in v behind the last page that the file has.
+func (m *MM) fileEnd(v vspan) uint64 {
+	pieces, err := v.Val.ref.m.Translate(v.Val.off, v.Len(), false)
+	if err != nil {
+		return v.End
+	}
+	end := v.Start
+	for _, p := range pieces {
+		end = max(end, v.Start+(p.Off-v.Val.off)+pageUp(p.Len))
+	}
+	return min(end, v.End)
 }

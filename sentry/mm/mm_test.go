@@ -159,7 +159,7 @@ func TestPrivateFile(t *testing.T) {
 	for _, pages := range []int{8, 100} { // copied eagerly, and by faults
 		m := newMM(t)
 		h := newHostFile(t, pages)
-		a := mustMap(t, m, MmapOpts{Len: uint64(pages) * 4096, Prot: rw, Flags: abi.MAP_PRIVATE, Mappable: h, File: h})
+		a := mustMap(t, m, MmapOpts{Len: uint64(pages) * 4096, Prot: rw, Flags: abi.MAP_PRIVATE | abi.MAP_DENYWRITE, Mappable: h, File: h})
 		for i := range uint64(pages) {
 			if b, _ := guest(m, a+i*4096, false, 0, true); b != byte(i)+1 {
 				t.Fatalf("page %d reads %d", i, b)
@@ -177,6 +177,15 @@ func TestPrivateFile(t *testing.T) {
 		m.Madvise(usermem.Addr(a), uint64(pages)*4096, abi.MADV_DONTNEED)
 		if b, _ := guest(m, a, false, 0, true); b != 1 {
 			t.Errorf("after MADV_DONTNEED the page reads %d, not the file", b)
+		}
+		guest(m, a, true, 98, true)
+		guest(m, a+4096, true, 98, true)
+		h.truncate(1)
+		if b, sig := guest(m, a, false, 0, true); b != 98 || sig != 0 {
+			t.Errorf("copy before the end reads %d after truncation, signal %d", b, sig)
+		}
+		if _, sig := guest(m, a+4096, false, 0, true); sig != abi.SIGBUS {
+			t.Errorf("copy behind the end: signal %d", sig)
 		}
 		m.DecUsers()
 		m.pf.Settle()
@@ -393,7 +402,7 @@ func TestRandom(t *testing.T) {
 	}
 	mms, models := []*MM{first}, []*model{{}}
 	at := func(i int) usermem.Addr { return usermem.Addr(base + i*4096) }
-	for step := range 20000 {
+	for step := range 6000 {
 		k := rng.Intn(len(mms))
 		m, mo := mms[k], models[k]
 		i := rng.Intn(slots)

@@ -150,22 +150,25 @@ func (m *MM) Mmap(o MmapOpts) (usermem.Addr, error) {
 	sp := vspan{Start: addr, End: addr + length, Val: v}
 	m.insertVMA(sp)
 	populate := o.Flags&(abi.MAP_POPULATE|abi.MAP_LOCKED) != 0 && o.Flags&abi.MAP_NONBLOCK == 0 || m.lockFuture
-	if err := m.backNew(sp, populate); err != nil {
+	// Until it is written, a private mapping shows what happens to the file.
+	// Those who lay out programs (ours, and dynamic linkers) don't look.
+	eager := o.Flags&(abi.MAP_FIXED|abi.MAP_DENYWRITE) != 0
+	if err := m.backNew(sp, populate, eager); err != nil {
 		m.unmapRange(sp.Start, sp.End)
 		return 0, err
 	}
 	return usermem.Addr(addr), nil
 }
 
-// backNew backs and maps a VMA that was just made, and copies what is sure to
-// be written.
-func (m *MM) backNew(v vspan, populate bool) error {
+// backNew backs and maps a VMA that was just made, and with eager, copies what
+// is sure to be written.
+func (m *MM) backNew(v vspan, populate, eager bool) error {
 	if v.Val.prot == 0 {
 		return nil
 	}
 	write := v.Val.prot&platform.Write != 0
 	private := !v.Val.anon() && !v.Val.shared()
-	if write && private && v.Len() <= eagerCopyMax {
+	if write && private && eager && v.Len() <= eagerCopyMax {
 		// Copy first and map once: the pages of the file are never mapped.
 		if err := m.backFile(v, v.Start, v.End, false); err != nil {
 			return nil // a fault will tell
@@ -369,7 +372,7 @@ func (m *MM) Brk(addr usermem.Addr) usermem.Addr {
 		}
 		sp := vspan{Start: oldEnd, End: newEnd, Val: v}
 		m.insertVMA(sp)
-		if m.backNew(sp, m.lockFuture) != nil {
+		if m.backNew(sp, m.lockFuture, false) != nil {
 			m.unmapRange(oldEnd, newEnd)
 			return usermem.Addr(cur)
 		}

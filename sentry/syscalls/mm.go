@@ -32,6 +32,8 @@ var memoryCalls = []kernel.Row{
 	{Nr: abi.SYS_pkey_mprotect, Name: "pkey_mprotect", Fn: sysPkeyMprotect, Args: []kernel.ArgKind{kernel.Ptr, kernel.UDec, kernel.ProtFlags, kernel.Dec}, Support: kernel.Partial, Note: "no protection keys: only key -1"},
 	{Nr: abi.SYS_pkey_alloc, Name: "pkey_alloc", Fn: sysPkeyAlloc, Args: []kernel.ArgKind{kernel.Hex, kernel.Hex}, Support: kernel.Partial, Note: "there are no keys: ENOSPC, as on a CPU without them"},
 	{Nr: abi.SYS_pkey_free, Name: "pkey_free", Support: kernel.Refused, Errno: abi.EINVAL, Note: "no protection keys", Args: []kernel.ArgKind{kernel.Dec}},
+	{Nr: abi.SYS_process_vm_readv, Name: "process_vm_readv", Fn: sysProcessVMReadv, Args: []kernel.ArgKind{kernel.Dec, kernel.IovOut, kernel.UDec, kernel.Ptr, kernel.UDec, kernel.Hex}},
+	{Nr: abi.SYS_process_vm_writev, Name: "process_vm_writev", Fn: sysProcessVMWritev, Args: []kernel.ArgKind{kernel.Dec, kernel.IovIn, kernel.UDec, kernel.Ptr, kernel.UDec, kernel.Hex}},
 	{Nr: abi.SYS_process_madvise, Name: "process_madvise", Fn: sysProcessMadvise, Args: []kernel.ArgKind{kernel.FDArg, kernel.IovIn, kernel.UDec, kernel.MadvArg, kernel.Hex}, Support: kernel.Partial, Note: "only for the calling process"},
 	{Nr: abi.SYS_process_mrelease, Name: "process_mrelease", Support: kernel.Refused, Errno: abi.ENOSYS, Note: "a dying process releases its memory at once"},
 	{Nr: abi.SYS_memfd_secret, Name: "memfd_secret", Support: kernel.Refused, Errno: abi.ENOSYS, Note: "as on a kernel without CONFIG_SECRETMEM: the Sentry sees all memory", Args: []kernel.ArgKind{kernel.Hex}},
