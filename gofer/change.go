@@ -140,18 +140,24 @@ func (s *server) readdirPlus(n *node, off uint64) ([]byte, error) {
 		if checkName(name) == nil &&
 			unix.Statx(n.fd, name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT|unix.AT_STATX_SYNC_AS_STAT, statxMask, &st) == nil &&
 			st.Mnt_id == n.key.hostMnt && devOf(st.Dev_major, st.Dev_minor) == n.key.dev {
-			e.HasAttr = true
-			e.Mode, e.UID, e.GID, e.Nlink, e.BlkSize = uint32(st.Mode), st.Uid, st.Gid, st.Nlink, st.Blksize
-			e.Ino, e.Dev, e.Rdev, e.Size, e.Blocks = st.Ino, n.key.dev, devOf(st.Rdev_major, st.Rdev_minor), st.Size, st.Blocks
-			e.Atime, e.Mtime, e.Ctime = nanos(st.Atime), nanos(st.Mtime), nanos(st.Ctime)
-			if st.Mask&unix.STATX_BTIME != 0 {
-				e.Btime = nanos(st.Btime)
-			}
+			fillEntry(&e, &st)
 		}
 		out = e.Append(out)
 		return true
 	})
 	return out, nil
+}
+
+// fillEntry gives e its attributes.
+func fillEntry(e *goferwire.Entry, st *unix.Statx_t) {
+	e.HasAttr = true
+	e.Mode, e.UID, e.GID, e.Nlink, e.BlkSize = uint32(st.Mode), st.Uid, st.Gid, st.Nlink, st.Blksize
+	e.Ino, e.Dev, e.Rdev = st.Ino, devOf(st.Dev_major, st.Dev_minor), devOf(st.Rdev_major, st.Rdev_minor)
+	e.Size, e.Blocks = st.Size, st.Blocks
+	e.Atime, e.Mtime, e.Ctime = nanos(st.Atime), nanos(st.Mtime), nanos(st.Ctime)
+	if st.Mask&unix.STATX_BTIME != 0 {
+		e.Btime = nanos(st.Btime)
+	}
 }
 
 // forEachDirent calls fn for the entries of a run of struct linux_dirent64.

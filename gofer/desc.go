@@ -66,6 +66,10 @@ func (s *server) serve(req *goferwire.Request, resp *goferwire.Response) (fd int
 	case goferwire.OpReaddir:
 		resp.Data, err = s.readdir(n, req.Off)
 		return -1, err
+	case goferwire.OpLookup:
+		return s.lookup(n, req, resp)
+	case goferwire.OpOpenAt:
+		return s.openAt(n, req)
 	case goferwire.OpReaddirPlus:
 		resp.Data, err = s.readdirPlus(n, req.Off)
 		return -1, err
@@ -80,6 +84,60 @@ func (s *server) serve(req *goferwire.Request, resp *goferwire.Response) (fd int
 		return -1, s.armRename(renameKey{n.id, req.Node2, req.Name, req.Name2}, req.Flags)
 	}
 	return -1, unix.ENOSYS
+}
+
+// passing looks one name up in n without making it a node for the peer: fn gets
+// a node that lives only that long.
+func (s *server) passing(n *node, name string, fn func(c *node, st *unix.Statx_t) (int, error)) (int, error) {
+	fd, err := s.openChild(n, name)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(fd)
+	st, err := fstatx(fd)
+	if err != nil {
+		return -1, err
+	}
+	c := &node{mount: n.mount, fd: fd, fmt: uint32(st.Mode) & unix.S_IFMT}
+	if st.Mnt_id != n.key.hostMnt || devOf(st.Dev_major, st.Dev_minor) != n.key.dev {
+		if c.sealed, err = pseudo(fd); err != nil {
+			return -1, err
+		}
+	}
+	return fn(c, &st)
+}
+
+// lookup answers OpLookup.
+func (s *server) lookup(n *node, req *goferwire.Request, resp *goferwire.Response) (int, error) {
+	return s.passing(n, req.Name, func(c *node, st *unix.Statx_t) (int, error) {
+		e := goferwire.Entry{Name: req.Name}
+		fillEntry(&e, st)
+		resp.Data = e.Append(nil)
+		switch {
+		case c.fmt == unix.S_IFLNK && !c.sealed:
+			buf := make([]byte, unix.PathMax)
+			k, err := unix.Readlinkat(c.fd, "", buf)
+			if err != nil {
+				return -1, err
+			}
+			resp.Data = append(resp.Data, buf[:k]...)
+		case c.fmt == unix.S_IFREG && req.Flags&goferwire.LookupOpen != 0:
+			if fd, err := s.donate(c, unix.O_RDONLY); err == nil {
+				return fd, nil
+			}
+		}
+		return -1, nil
+	})
+}
+
+// openAt answers OpOpenAt.
+func (s *server) openAt(n *node, req *goferwire.Request) (int, error) {
+	return s.passing(n, req.Name, func(c *node, st *unix.Statx_t) (int, error) {
+		if st.Ino != req.Size || devOf(st.Dev_major, st.Dev_minor) != req.Off {
+			return -1, unix.ESTALE
+		}
+		return s.donate(c, req.Flags)
+	})
 }
 
 // donate opens a regular file for the Sentry, with exactly the rights granted.

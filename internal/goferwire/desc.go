@@ -48,6 +48,13 @@ const (
 	OpReaddir
 	// OpReaddirPlus is OpReaddir with attributes: Data is a run of Entry.
 	OpReaddirPlus
+	// OpLookup finds Name in directory Node: Data is an Entry, followed by the
+	// target of a symbolic link. With LookupOpen in Flags, a descriptor to read a
+	// regular file comes along if it can be had. No fid is made.
+	OpLookup
+	// OpOpenAt is OpOpen of Name in directory Node, if that is the file with
+	// inode number Size and device Off; else ESTALE.
+	OpOpenAt
 	// OpFsync syncs Node.
 	OpFsync
 	// OpArmRename gives the next 9P rename of Name in Node to Name2 in Node2
@@ -55,6 +62,9 @@ const (
 	OpArmRename
 	opMax
 )
+
+// LookupOpen in Request.Flags asks OpLookup for a descriptor.
+const LookupOpen = 1
 
 // Bits of Request.Valid for OpSetAttr.
 const (

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/hugelgupf/p9/p9"
+	"golang.org/x/sys/unix"
 
 	"garrison/abi"
 	"garrison/internal/goferwire"
@@ -33,19 +34,63 @@ func (i *inode) Lookup(_ vfs.Context, name string) (vfs.Inode, error) {
 	if e != nil {
 		return i.fs.inodeFor(i, e.Name, nil, 0, e), nil
 	}
-	f, _, err := i.acquire()
+	f, node, err := i.acquire()
 	if err != nil {
 		return nil, err
 	}
 	defer i.release()
-	qids, cf, _, a, err := i.fs.walk(f, name)
+	c, err := i.child(f, node, strings.Clone(name), true)
+	if err == abi.ENOENT {
+		i.missed()
+	}
 	if err != nil {
-		if err == abi.ENOENT {
-			i.missed()
-		}
 		return nil, err
 	}
-	return i.fs.inodeFor(i, strings.Clone(name), cf, qids[0].Path, attrOf(&a)), nil
+	return c, nil
+}
+
+// child asks for a name in the directory, whose fid and node id are given. In
+// exclusive mode that is one message on the descriptor channel, which is the
+// faster one and brings a descriptor along if open is set: most files that are
+// looked up one by one are about to be read. In shared mode a fid must pin the
+// file, so that its number does not come to mean another one.
+func (i *inode) child(f p9.File, node uint64, name string, open bool) (*inode, error) {
+	if !i.fs.opts.Exclusive {
+		qids, cf, _, a, err := i.fs.walk(f, name)
+		if err != nil {
+			return nil, err
+		}
+		return i.fs.inodeFor(i, name, cf, qids[0].Path, attrOf(&a)), nil
+	}
+	req := goferwire.Request{Op: goferwire.OpLookup, Node: node, Name: name}
+	if open {
+		req.Flags = goferwire.LookupOpen
+	}
+	var resp goferwire.Response
+	fd, err := i.fs.c.call(&req, &resp)
+	if err != nil {
+		return nil, err
+	}
+	var e goferwire.Entry
+	link, err := e.Decode(resp.Data)
+	if err != nil || !e.HasAttr {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+		return nil, abi.EIO
+	}
+	c := i.fs.inodeFor(i, name, nil, 0, &e)
+	if c.ftype == abi.S_IFLNK {
+		c.mu.Lock()
+		c.link = string(link)
+		c.mu.Unlock()
+	}
+	if fd >= 0 {
+		c.res.opened()
+		c.setReadFD(fd)
+		c.res.released()
+	}
+	return c, nil
 }
 
 // known says what the directory's listing tells of name: its attributes, or
@@ -228,7 +273,7 @@ func (i *inode) changed(added, removed string) {
 
 // make runs op, which makes name in directory i, and returns the new inode.
 func (i *inode) make(name string, op func(f p9.File) error) (vfs.Inode, error) {
-	f, _, err := i.acquire()
+	f, node, err := i.acquire()
 	if err != nil {
 		return nil, err
 	}
@@ -238,11 +283,11 @@ func (i *inode) make(name string, op func(f p9.File) error) (vfs.Inode, error) {
 	}
 	name = strings.Clone(name)
 	i.changed(name, "")
-	qids, cf, _, a, err := i.fs.walk(f, name)
+	c, err := i.child(f, node, name, false)
 	if err != nil {
 		return nil, err
 	}
-	return i.fs.inodeFor(i, name, cf, qids[0].Path, attrOf(&a)), nil
+	return c, nil
 }
 
 // Mknod implements vfs.Inode. A regular file comes with its descriptor: who
@@ -333,7 +378,9 @@ func (i *inode) remove(name string, child vfs.Inode, flags uint32) error {
 	c, _ := child.(*inode)
 	if c != nil {
 		// The file may be open, and can't be walked to afterwards.
-		if err := c.pin(); err != nil && err != abi.ESTALE {
+		if err := c.pin(); err == abi.ESTALE {
+			c = nil
+		} else if err != nil {
 			return err
 		}
 	}
@@ -351,7 +398,7 @@ func (i *inode) remove(name string, child vfs.Inode, flags uint32) error {
 	}
 	i.changed("", name)
 	if c != nil {
-		c.stale()
+		c.removed()
 	}
 	return nil
 }
@@ -371,7 +418,9 @@ func (i *inode) Rename(_ vfs.Context, name string, child vfs.Inode, newDir vfs.I
 	}
 	old, _ := replaced.(*inode)
 	if old != nil {
-		if err := old.pin(); err != nil && err != abi.ESTALE {
+		if err := old.pin(); err == abi.ESTALE {
+			old = nil
+		} else if err != nil {
 			return err
 		}
 	}
@@ -390,7 +439,7 @@ func (i *inode) Rename(_ vfs.Context, name string, child vfs.Inode, newDir vfs.I
 	i.changed("", name)
 	d.changed(newName, "")
 	if old != nil {
-		old.stale()
+		old.removed()
 	}
 	return nil
 }

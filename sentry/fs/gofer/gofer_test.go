@@ -391,6 +391,64 @@ func TestUnlinkedWhileOpen(t *testing.T) {
 	o.Release(nil)
 }
 
+// TestRemovedFilesAreFreed: a file without a name and a user is open nowhere, so
+// that the host frees its blocks; one with a user is until the end of that.
+func TestRemovedFilesAreFreed(t *testing.T) {
+	both(t, func(t *testing.T, exclusive bool) {
+		dir := t.TempDir()
+		fs, _ := serve(t, dir, false, exclusive)
+		r := fs.Root()
+		deleted := func() (n int) {
+			ents, _ := os.ReadDir("/proc/self/fd")
+			for _, e := range ents {
+				if l, _ := os.Readlink("/proc/self/fd/" + e.Name()); strings.HasPrefix(l, dir) && strings.HasSuffix(l, " (deleted)") {
+					n++
+				}
+			}
+			return n
+		}
+		for _, how := range []string{"unlink", "rename"} {
+			f, err := r.Mknod(nil, "f", abi.S_IFREG|0o600, 0)
+			must(t, err)
+			write(t, f, 0, "data")
+			o, err := f.Open(nil, nil, abi.O_RDONLY)
+			must(t, err)
+			if how == "unlink" {
+				must(t, r.Unlink(nil, "f", f))
+			} else {
+				g, err := r.Mknod(nil, "g", abi.S_IFREG|0o600, 0)
+				must(t, err)
+				must(t, r.Rename(nil, "g", g, r, "f", f, 0))
+			}
+			if deleted() == 0 {
+				t.Errorf("%s: an open file is not held", how)
+			}
+			if a := attr(t, f); a.Nlink != 0 || a.Size != 4 {
+				t.Errorf("%s: %+v", how, a)
+			}
+			o.Release(nil)
+			if n := deleted(); n != 0 {
+				t.Errorf("%s: %d descriptors of removed files are left", how, n)
+			}
+			if a := attr(t, f); a.Nlink != 0 || a.Size != 4 {
+				t.Errorf("%s: afterwards %+v", how, a)
+			}
+			n, err := r.Mknod(nil, "new", abi.S_IFREG|0o600, 0)
+			must(t, err)
+			if n == f {
+				t.Errorf("%s: a new file goes for the old one", how)
+			}
+			must(t, r.Unlink(nil, "new", n))
+		}
+		d, err := r.Mkdir(nil, "d", 0o700)
+		must(t, err)
+		must(t, r.Rmdir(nil, "d", d))
+		if a := attr(t, d); a.Nlink != 0 {
+			t.Errorf("a removed directory has %d links", a.Nlink)
+		}
+	})
+}
+
 func TestXattr(t *testing.T) {
 	dir := t.TempDir()
 	must(t, os.WriteFile(dir+"/f", nil, 0o600))
@@ -591,11 +649,11 @@ func TestKilledServer(t *testing.T) {
 		go func() {
 			defer wg.Done()
 			for k := range 50 {
-				if _, err := f.Open(nil, nil, abi.O_RDONLY); err != abi.EIO {
-					t.Errorf("open: %v", err)
-				}
 				if _, err := fs.Root().Lookup(nil, fmt.Sprint(k)); err != abi.EIO {
 					t.Errorf("lookup: %v", err)
+				}
+				if _, err := f.Open(nil, nil, abi.O_RDONLY); err != abi.EIO {
+					t.Errorf("open: %v", err)
 				}
 			}
 		}()

@@ -83,7 +83,7 @@ func (i *inode) Attr(vfs.Context) (vfs.Attr, error) {
 		return a, nil
 	}
 	i.mu.Unlock()
-	if err := i.refresh(); err != nil {
+	if err := i.refresh(); err != nil && err != abi.ENOENT { // ENOENT: its last name and last user are gone
 		return vfs.Attr{}, err
 	}
 	i.mu.Lock()
@@ -224,6 +224,14 @@ func (i *inode) Readlink(vfs.Context) (string, error) {
 			return l, nil
 		}
 	}
+	if parent, name := i.where(); parent != nil && i.fs.opts.Exclusive {
+		// One message, which brings the target with it.
+		if c, err := parent.ask(name); err == nil && c == i {
+			i.mu.Lock()
+			defer i.mu.Unlock()
+			return i.link, nil
+		}
+	}
 	f, _, err := i.acquire()
 	if err != nil {
 		return "", err
@@ -237,6 +245,16 @@ func (i *inode) Readlink(vfs.Context) (string, error) {
 	i.link = l
 	i.mu.Unlock()
 	return l, nil
+}
+
+// ask looks name up at the Gofer, whatever is known here.
+func (i *inode) ask(name string) (*inode, error) {
+	f, node, err := i.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer i.release()
+	return i.child(f, node, name, false)
 }
 
 // Revalidate implements vfs.Revalidator: in shared mode a cached name holds if
@@ -340,6 +358,9 @@ func (i *inode) Open(_ vfs.Context, _ *vfs.Dentry, flags uint32) (vfs.FileOps, e
 	case abi.S_IFREG:
 	default:
 		return nil, abi.ENXIO
+	}
+	if i.fs.c.dead.Load() {
+		return nil, abi.EIO // although a descriptor may be left over
 	}
 	acc := flags & abi.O_ACCMODE
 	i.res.opened()

@@ -27,6 +27,7 @@ type resource struct {
 	readFD, writeFD atomic.Int32
 	retired         []int // replaced while in use
 	opens           int   // guarded by mu
+	gone            bool  // guarded by mu: the file has no name any more, so what is not in use goes at once
 
 	fidLink, idleLink link
 }
@@ -138,9 +139,13 @@ func (r *resource) released() {
 			unix.Close(fd)
 		}
 		r.retired = nil
-		idle = r.readFD.Load() >= 0 || r.writeFD.Load() >= 0
+		idle = !r.gone && (r.readFD.Load() >= 0 || r.writeFD.Load() >= 0)
 	}
+	gone := r.gone
 	r.mu.Unlock()
+	if gone {
+		r.letGo()
+	}
 	if !idle {
 		return
 	}
@@ -182,6 +187,63 @@ func (r *resource) closeFDs() {
 	r.retired = nil
 }
 
+// letGo gives a file's fid and descriptors back if it has no name and no user,
+// so that the host can free its blocks.
+func (r *resource) letGo() {
+	r.mu.Lock()
+	var f p9.File
+	if r.gone && r.opens == 0 {
+		r.closeFDs()
+		if r.busy == 0 {
+			f, r.fid = r.fid, nil
+		}
+	}
+	r.mu.Unlock()
+	if f != nil {
+		r.c.forget(r)
+		f.Close()
+	}
+}
+
+// removed notes that one of the file's names, which pin was called for, is gone.
+func (i *inode) removed() {
+	i.mu.Lock()
+	if i.fresh && i.fs.opts.Exclusive {
+		if i.attr.Nlink > 0 {
+			i.attr.Nlink--
+		}
+		if i.ftype == abi.S_IFDIR {
+			i.attr.Nlink = 0
+		}
+		i.seq++
+		i.mu.Unlock()
+	} else {
+		i.seq++
+		i.fresh = false
+		i.mu.Unlock()
+		if i.refresh() != nil {
+			return
+		}
+	}
+	i.mu.Lock()
+	last := i.attr.Nlink == 0
+	i.mu.Unlock()
+	if !last {
+		return // keeps its pin: we know no other name to walk to
+	}
+	i.fs.mu.Lock()
+	if i.fs.inodes[i.key].Value() == i {
+		delete(i.fs.inodes, i.key)
+	}
+	i.fs.mu.Unlock()
+	r := i.res
+	r.mu.Lock()
+	r.gone = true
+	r.busy-- // the pin
+	r.mu.Unlock()
+	r.letGo()
+}
+
 // free gives everything back: the inode is garbage.
 func (r *resource) free() {
 	r.c.forget(r)
@@ -211,6 +273,9 @@ func (i *inode) acquire() (p9.File, uint64, error) {
 		return nil, 0, abi.EIO
 	}
 	if r.fid == nil {
+		if r.gone {
+			return nil, 0, abi.ENOENT
+		}
 		if err := i.rewalk(); err != nil {
 			return nil, 0, err
 		}
@@ -223,7 +288,11 @@ func (i *inode) acquire() (p9.File, uint64, error) {
 func (i *inode) release() {
 	i.res.mu.Lock()
 	i.res.busy--
+	gone := i.res.gone
 	i.res.mu.Unlock()
+	if gone {
+		i.res.letGo()
+	}
 }
 
 // pin keeps the fid for good: the name that it could be found by again is about
@@ -284,33 +353,31 @@ func (i *inode) ensureFD(write bool) error {
 	if write && r.writeFD.Load() >= 0 || !write && r.readFD.Load() >= 0 {
 		return nil
 	}
-	_, node, err := i.acquire()
-	if err != nil {
+	if !write {
+		fd, err := i.donated(abi.O_RDONLY)
+		if err == nil {
+			i.setReadFD(fd)
+		}
 		return err
 	}
-	defer i.release()
-	if !write {
-		fd, err := i.openNode(node, abi.O_RDONLY)
-		if err != nil {
-			return err
-		}
-		r.mu.Lock()
-		if !r.readFD.CompareAndSwap(-1, int32(fd)) {
-			unix.Close(fd)
-		}
-		r.mu.Unlock()
-		return nil
-	}
-	fd, err := i.openNode(node, abi.O_RDWR)
+	fd, err := i.donated(abi.O_RDWR)
 	writeOnly := err == abi.EACCES
 	if writeOnly {
-		fd, err = i.openNode(node, abi.O_WRONLY)
+		fd, err = i.donated(abi.O_WRONLY)
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		i.setWriteFD(fd, !writeOnly)
 	}
-	i.setWriteFD(fd, !writeOnly)
-	return nil
+	return err
+}
+
+// setReadFD takes over fd, opened for reading.
+func (i *inode) setReadFD(fd int) {
+	i.res.mu.Lock()
+	defer i.res.mu.Unlock()
+	if !i.res.readFD.CompareAndSwap(-1, int32(fd)) {
+		unix.Close(fd)
+	}
 }
 
 // setWriteFD takes over fd, opened for writing, and for reading if both is set.
@@ -337,11 +404,33 @@ func (i *inode) setWriteFD(fd int, both bool) {
 	}
 }
 
-func (i *inode) openNode(node uint64, flags uint32) (int, error) {
+// donated gets a new descriptor: by the name of the file if there is no fid,
+// which is one message less than getting a fid first.
+func (i *inode) donated(flags uint32) (int, error) {
+	req := goferwire.Request{Op: goferwire.OpOpen, Flags: flags}
+	var err error
+	i.res.mu.Lock()
+	fidless := i.res.fid == nil && !i.res.gone
+	i.res.mu.Unlock()
+	if parent, name := i.where(); fidless && parent != nil {
+		req.Op, req.Name, req.Size, req.Off = goferwire.OpOpenAt, name, i.key.ino, i.key.dev
+		if _, req.Node, err = parent.acquire(); err != nil {
+			return -1, err
+		}
+		defer parent.release()
+	} else {
+		if _, req.Node, err = i.acquire(); err != nil {
+			return -1, err
+		}
+		defer i.release()
+	}
 	var resp goferwire.Response
-	fd, err := i.fs.c.call(&goferwire.Request{Op: goferwire.OpOpen, Node: node, Flags: flags}, &resp)
+	fd, err := i.fs.c.call(&req, &resp)
 	if err == nil && fd < 0 {
 		err = abi.EIO
+	}
+	if err == abi.ENOENT && req.Op == goferwire.OpOpenAt {
+		err = abi.ESTALE
 	}
 	return fd, err
 }
