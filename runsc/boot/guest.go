@@ -14,7 +14,6 @@ import (
 	"garrison/sentry/fs/dev"
 	"garrison/sentry/fs/gofer"
 	"garrison/sentry/fs/host"
-	"garrison/sentry/fs/overlay"
 	"garrison/sentry/fs/pipe"
 	"garrison/sentry/fs/proc"
 	"garrison/sentry/fs/sys"
@@ -150,12 +149,7 @@ func (g *guest) mounts(b *config.Boot, m *machine, v *vfs.VFS) (*vfs.MountNamesp
 		}
 		switch {
 		case mt.Overlay && !mt.IsFile:
-			upper := tmpfs.New(v, m.pages, tmpfs.Options{Mode: 0o755})
-			o, err := overlay.New(none, v, fs, upper)
-			if err != nil {
-				return nil, 0, fmt.Errorf("lay an overlay over %s: %w", mt.Src, err)
-			}
-			return o, 0, nil
+			return fs, abi.MS_RDONLY, nil
 		case mt.ReadOnly:
 			return fs, abi.MS_RDONLY, nil
 		}
