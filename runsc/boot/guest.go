@@ -138,7 +138,7 @@ func (g *guest) mounts(b *config.Boot, m *machine, v *vfs.VFS) (*vfs.MountNamesp
 		return proc.New(g.k, proc.Config{CPUInfo: m.cpuInfo, CommandLine: "garrison"}), nil
 	})
 	v.RegisterFilesystem("sysfs", func(vfs.Context, string, string, uint32) (vfs.Superblock, error) {
-		return sys.New(v, sys.Machine{CPUs: g.k.CPUs(), TotalMemory: g.k.TotalMemory()}), nil
+		return sys.New(v, sys.Machine{CPUs: g.k.CPUs(), TotalMemory: g.k.TotalMemory(), UsedMemory: m.pages.Usage}), nil
 	})
 
 	none := vfs.NewSystemContext(v, vfs.Path{})
@@ -198,7 +198,7 @@ func (g *guest) systemMounts(b *config.Boot, m *machine, v *vfs.VFS, ns *vfs.Mou
 		name  string
 	}{
 		{"/proc", proc.New(g.k, proc.Config{CPUInfo: m.cpuInfo, CommandLine: "garrison"}), quiet, "proc"},
-		{"/sys", sys.New(v, sys.Machine{CPUs: g.k.CPUs(), TotalMemory: g.k.TotalMemory()}), quiet | abi.MS_RDONLY, "sysfs"},
+		{"/sys", sys.New(v, sys.Machine{CPUs: g.k.CPUs(), TotalMemory: g.k.TotalMemory(), UsedMemory: m.pages.Usage}), quiet | abi.MS_RDONLY, "sysfs"},
 		{"/dev", devfs, abi.MS_NOSUID, "devtmpfs"},
 		{"/dev/shm", tmpfs.New(v, m.pages, tmpfs.Options{Mode: 0o1777}), abi.MS_NOSUID | abi.MS_NODEV, "tmpfs"},
 	} {

@@ -160,7 +160,8 @@ func (fs *FIFOs) Open(ctx vfs.Context, inode vfs.Inode, flags uint32) (vfs.FileO
 		return nil, abi.EINVAL
 	}
 	nonblock := flags&abi.O_NONBLOCK != 0
-	if n, ok := inode.(*Node); ok {
+	n, anonymous := inode.(*Node)
+	if anonymous {
 		e.p = n.p
 		e.p.mu.Lock()
 	} else {
@@ -178,7 +179,7 @@ func (fs *FIFOs) Open(ctx vfs.Context, inode vfs.Inode, flags uint32) (vfs.FileO
 		fs.mu.Unlock()
 	}
 	p := e.p
-	if e.write && !e.read && nonblock && p.readers == 0 {
+	if e.write && !e.read && nonblock && p.readers == 0 && !anonymous {
 		if e.fifos != nil && p.writers == 0 {
 			p.mu.Unlock()
 			fs.drop(inode, p)
@@ -201,6 +202,7 @@ func (fs *FIFOs) Open(ctx vfs.Context, inode vfs.Inode, flags uint32) (vfs.FileO
 	p.mu.Lock()
 	var err error
 	switch {
+	case anonymous: // opened again through /proc/PID/fd: nobody is waited for (fifo_open)
 	case e.read && e.write:
 	case e.read && p.writers == 0:
 		if nonblock {

@@ -21,6 +21,8 @@ import (
 type Machine struct {
 	CPUs        int    // number of CPUs
 	TotalMemory uint64 // bytes
+	// UsedMemory returns the bytes in use.
+	UsedMemory func() uint64
 }
 
 // New makes a sysfs for v.
@@ -125,7 +127,11 @@ func nodes(fs *pseudo.FS, m Machine) vfs.Inode {
 			"cpulist":  fs.Text(cpuRange(m.CPUs) + "\n"),
 			"cpumap":   fs.Text(cpuMask(m.CPUs, func(int) bool { return true }) + "\n"),
 			"distance": fs.Text("10\n"),
-			"meminfo":  fs.Text(fmt.Sprintf("Node 0 MemTotal:       %d kB\n", kib)),
+			"meminfo":  fs.NewFile(func(vfs.Context) ([]byte, error) {
+				free := kib - min(m.UsedMemory()>>10, kib)
+				return fmt.Appendf(nil, "Node 0 MemTotal:       %8d kB\nNode 0 MemFree:        %8d kB\nNode 0 MemUsed:        %8d kB\n",
+					kib, free, kib-free), nil
+			}),
 		}),
 	})
 }
