@@ -73,11 +73,11 @@ func cpuMask(n int, set func(cpu int) bool) string {
 				v |= 1 << b
 			}
 		}
-		format := "%08x"
+		width := 8
 		if w == len(words)-1 {
-			format = "%x"
+			width = ((n-1)%32 + 4) / 4
 		}
-		words[len(words)-1-w] = fmt.Sprintf(format, v)
+		words[len(words)-1-w] = fmt.Sprintf("%0*x", width, v)
 	}
 	return strings.Join(words, ",")
 }
@@ -127,7 +127,7 @@ func nodes(fs *pseudo.FS, m Machine) vfs.Inode {
 			"cpulist":  fs.Text(cpuRange(m.CPUs) + "\n"),
 			"cpumap":   fs.Text(cpuMask(m.CPUs, func(int) bool { return true }) + "\n"),
 			"distance": fs.Text("10\n"),
-			"meminfo":  fs.NewFile(func(vfs.Context) ([]byte, error) {
+			"meminfo": fs.NewFile(func(vfs.Context) ([]byte, error) {
 				free := kib - min(m.UsedMemory()>>10, kib)
 				return fmt.Appendf(nil, "Node 0 MemTotal:       %8d kB\nNode 0 MemFree:        %8d kB\nNode 0 MemUsed:        %8d kB\n",
 					kib, free, kib-free), nil
