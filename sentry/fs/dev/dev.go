@@ -55,6 +55,9 @@ func discard(src *usermem.Buffer, off int64) (n, end int64, err error) {
 
 type null struct{ ops }
 
+// CannotPoll says that epoll refuses the file, as it does on Linux.
+func (null) CannotPoll() {}
+
 func (null) Read(vfs.Context, *vfs.File, *usermem.Buffer, int64, vfs.IOFlags) (int64, error) {
 	return 0, nil
 }
@@ -68,6 +71,9 @@ type zero struct {
 	ops
 	pages *pagefile.File
 }
+
+// CannotPoll says that epoll refuses the file, as it does on Linux.
+func (zero) CannotPoll() {}
 
 func (zero) Read(_ vfs.Context, _ *vfs.File, dst *usermem.Buffer, _ int64, _ vfs.IOFlags) (int64, error) {
 	n, err := dst.Zero(dst.Len())
