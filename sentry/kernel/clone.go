@@ -30,10 +30,7 @@ func (t *Task) Clone(a *abi.CloneArgs) (int32, error) {
 
 	c := t.newLike()
 	if f&abi.CLONE_NEWUTS != 0 {
-		h, d := t.UTS().Names()
-		u := &UTSNamespace{}
-		u.Set(h, d)
-		c.uts.Store(u)
+		c.uts.Store(t.UTS().copy())
 	}
 	th, err := k.platform.NewThread()
 	if err != nil {
@@ -140,6 +137,11 @@ func (t *Task) checkCloneFlags(f uint64) error {
 	case has(abi.CLONE_SIGHAND | abi.CLONE_CLEAR_SIGHAND):
 		return abi.EINVAL
 	}
+	return t.checkNamespaces(f)
+}
+
+// checkNamespaces says which namespaces can be made: UTS ones.
+func (t *Task) checkNamespaces(f uint64) error {
 	ns := f & namespaceFlags
 	if ns == 0 {
 		return nil
@@ -152,6 +154,43 @@ func (t *Task) checkCloneFlags(f uint64) error {
 	}
 	if ns&^abi.CLONE_NEWUTS != 0 {
 		return abi.EINVAL // as a kernel built without these namespaces
+	}
+	return nil
+}
+
+// Unshare is unshare(2).
+func (t *Task) Unshare(f uint64) error {
+	const known = abi.CLONE_THREAD | abi.CLONE_FS | abi.CLONE_FILES | abi.CLONE_SIGHAND | abi.CLONE_VM | abi.CLONE_SYSVSEM |
+		namespaceFlags
+	if f&^uint64(known) != 0 {
+		return abi.EINVAL
+	}
+	if f&abi.CLONE_NEWUSER != 0 {
+		f |= abi.CLONE_THREAD | abi.CLONE_FS
+	}
+	if f&abi.CLONE_NEWNS != 0 {
+		f |= abi.CLONE_FS
+	}
+	// What can't be taken apart must not be shared.
+	if f&(abi.CLONE_THREAD|abi.CLONE_SIGHAND|abi.CLONE_VM) != 0 && t.tg.ThreadCount() > 1 {
+		return abi.EINVAL
+	}
+	if f&abi.CLONE_VM != 0 && t.mm.Load().Users() > 1 {
+		return abi.EINVAL
+	}
+	if err := t.checkNamespaces(f); err != nil {
+		return err
+	}
+	if f&abi.CLONE_FS != 0 {
+		old := t.fs.Load()
+		t.fs.Store(old.Fork())
+		old.DecRef()
+	}
+	if f&abi.CLONE_FILES != 0 {
+		t.UnshareFiles()
+	}
+	if f&abi.CLONE_NEWUTS != 0 {
+		t.uts.Store(t.UTS().copy())
 	}
 	return nil
 }

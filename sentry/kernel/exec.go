@@ -52,7 +52,6 @@ func (t *Task) Exec(a *ExecArgs) error {
 		m.DecUsers()
 		if f, ok := err.(loader.Fatal); ok {
 			// The old program would be gone by now.
-			k.Logf("task %d: execve of %s: %v", t.TID(), a.Path, f)
 			t.forceSignal(kernelInfo(abi.SIGSEGV))
 			return f.Errno
 		}

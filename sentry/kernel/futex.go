@@ -115,7 +115,7 @@ func (t *Task) FutexWait(addr usermem.Addr, private bool, val, bitset uint32, de
 		return abi.EINVAL
 	}
 	m := t.mm.Load()
-	key, err := m.FutexKey(addr, private)
+	key, err := futexKey(m, addr, private)
 	if err != nil {
 		return err
 	}
@@ -154,7 +154,7 @@ func (t *Task) FutexWake(addr usermem.Addr, private bool, n int, bitset uint32) 
 	if bitset == 0 {
 		return 0, abi.EINVAL
 	}
-	key, err := t.mm.Load().FutexKey(addr, private)
+	key, err := futexKey(t.mm.Load(), addr, private)
 	if err != nil {
 		return 0, err
 	}
@@ -184,17 +184,18 @@ func (f *futexTable) lockTwo(a, b *futexBucket) (unlock func()) {
 }
 
 // FutexRequeue wakes up to wake waiters of addr and moves up to move more to
-// addr2; with cmp, only if the word at addr is val (EAGAIN).
+// addr2; with cmp, only if the word at addr is val (EAGAIN). The result counts
+// both, whatever futex(2) says of FUTEX_REQUEUE.
 func (t *Task) FutexRequeue(addr, addr2 usermem.Addr, private bool, wake, move int, cmp bool, val uint32) (int, error) {
 	if wake < 0 || move < 0 {
 		return 0, abi.EINVAL
 	}
 	m := t.mm.Load()
-	k1, err := m.FutexKey(addr, private)
+	k1, err := futexKey(m, addr, private)
 	if err != nil {
 		return 0, err
 	}
-	k2, err := m.FutexKey(addr2, private)
+	k2, err := futexKey(m, addr2, private)
 	if err != nil {
 		return 0, err
 	}
@@ -223,21 +224,18 @@ func (t *Task) FutexRequeue(addr, addr2 usermem.Addr, private bool, wake, move i
 			w = next
 		}
 	}
-	if cmp {
-		return n + moved, nil
-	}
-	return n, nil
+	return n + moved, nil
 }
 
 // FutexWakeOp is FUTEX_WAKE_OP: it changes the word at addr2 and wakes waiters
 // of addr, and of addr2 if the old word compares as op says.
 func (t *Task) FutexWakeOp(addr, addr2 usermem.Addr, private bool, n1, n2 int, op uint32) (int, error) {
 	m := t.mm.Load()
-	k1, err := m.FutexKey(addr, private)
+	k1, err := futexKey(m, addr, private)
 	if err != nil {
 		return 0, err
 	}
-	k2, err := m.FutexKey(addr2, private)
+	k2, err := futexKey(m, addr2, private)
 	if err != nil {
 		return 0, err
 	}
@@ -291,11 +289,20 @@ func (t *Task) FutexWakeOp(addr, addr2 usermem.Addr, private bool, n1, n2 int, o
 	return n, nil
 }
 
-// futexWakeAddr wakes one waiter at addr, whichever kind of key it used
-// (CLONE_CHILD_CLEARTID, robust futexes: Linux uses the shared key, which for
-// private memory is the same as the private one).
+// futexKey tells private from shared futexes on the same private word: waits of
+// one kind are not woken by the other, as Linux has it (FUT_OFF_MMSHARED).
+func futexKey(m *mm.MM, addr usermem.Addr, private bool) (mm.Key, error) {
+	key, err := m.FutexKey(addr, private)
+	if err == nil && !private && key.Obj == any(m) {
+		key.Off |= 2
+	}
+	return key, err
+}
+
+// futexWakeAddr wakes one waiter at addr for CLONE_CHILD_CLEARTID and robust
+// futexes, which are shared ones.
 func (k *Kernel) futexWakeAddr(m *mm.MM, addr usermem.Addr) {
-	key, err := m.FutexKey(addr, false)
+	key, err := futexKey(m, addr, false)
 	if err != nil {
 		return
 	}

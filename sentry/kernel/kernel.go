@@ -190,6 +190,12 @@ func (u *UTSNamespace) Set(host, domain string) {
 func (u *UTSNamespace) SetHostname(s string)   { u.mu.Lock(); u.hostname = s; u.mu.Unlock() }
 func (u *UTSNamespace) SetDomainname(s string) { u.mu.Lock(); u.domain = s; u.mu.Unlock() }
 
+// copy makes a namespace with the same names.
+func (u *UTSNamespace) copy() *UTSNamespace {
+	h, d := u.Names()
+	return &UTSNamespace{hostname: h, domain: d}
+}
+
 // Names returns the host and domain name.
 func (u *UTSNamespace) Names() (host, domain string) {
 	u.mu.Lock()

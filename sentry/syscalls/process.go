@@ -27,6 +27,7 @@ var processCalls = []kernel.Row{
 	{Nr: abi.SYS_getsid, Name: "getsid", Fn: func(t *kernel.Task, a kernel.Args) (uintptr, error) { return id(t.GetSID(a.Int(0))) }, Args: []kernel.ArgKind{kernel.Dec}},
 	{Nr: abi.SYS_setsid, Name: "setsid", Fn: func(t *kernel.Task, _ kernel.Args) (uintptr, error) { return id(t.SetSID()) }},
 	{Nr: abi.SYS_set_tid_address, Name: "set_tid_address", Fn: sysSetTIDAddress, Args: []kernel.ArgKind{kernel.Ptr}},
+	{Nr: abi.SYS_unshare, Name: "unshare", Fn: func(t *kernel.Task, a kernel.Args) (uintptr, error) { return 0, t.Unshare(a.Uint64(0)) }, Args: []kernel.ArgKind{kernel.CloneFlags}, Support: kernel.Partial, Note: "of the namespaces, only CLONE_NEWUTS"},
 	{Nr: abi.SYS_pidfd_open, Name: "pidfd_open", Fn: sysPidfdOpen, Args: []kernel.ArgKind{kernel.Dec, kernel.Hex}},
 	{Nr: abi.SYS_pidfd_getfd, Name: "pidfd_getfd", Fn: sysPidfdGetfd, Args: []kernel.ArgKind{kernel.FDArg, kernel.FDArg, kernel.Hex}},
 }

@@ -17,7 +17,7 @@ const TableSize = 451
 func families() [][]kernel.Row {
 	return [][]kernel.Row{
 		// kernel
-		processCalls, signalCalls, futexCalls, timeCalls, credCalls, schedCalls, miscCalls,
+		processCalls, signalCalls, futexCalls, timeCalls, credCalls, schedCalls, miscCalls, refusedCalls(),
 		fdCalls, rwCalls, statCalls, dirCalls, pathCalls, xattrCalls, lockCalls, mountCalls,
 		// memory
 		memoryCalls,
