@@ -65,7 +65,7 @@ var fileRules = []seccomp.Rule{
 	{Nr: unix.SYS_FSYNC, Why: "donated files"},
 	{Nr: unix.SYS_FDATASYNC, Why: "donated files"},
 	{Nr: unix.SYS_SHUTDOWN, Why: "end of the 9P connection"},
-	{Nr: unix.SYS_POLL, Why: "is a standard stream ready? its O_NONBLOCK is not ours to set"},
+	{Nr: unix.SYS_PPOLL, Why: "is a standard stream ready? its O_NONBLOCK is not ours to set"},
 	{Nr: unix.SYS_EPOLL_WAIT, Why: "standard streams: without waiting"},
 	{Nr: unix.SYS_PREADV2, Args: []seccomp.Cond{seccomp.Eq(5, unix.RWF_NOWAIT)}, Why: "pipes, without waiting"},
 	{Nr: unix.SYS_PWRITEV2, Args: []seccomp.Cond{seccomp.Eq(5, unix.RWF_NOWAIT)}, Why: "pipes, without waiting"},
