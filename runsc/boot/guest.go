@@ -12,13 +12,18 @@ import (
 	"garrison/runsc/control"
 	"garrison/sentry/cred"
 	"garrison/sentry/fs/dev"
+	"garrison/sentry/fs/devpts"
 	"garrison/sentry/fs/gofer"
 	"garrison/sentry/fs/host"
 	"garrison/sentry/fs/pipe"
 	"garrison/sentry/fs/proc"
 	"garrison/sentry/fs/sys"
 	"garrison/sentry/fs/tmpfs"
+	"garrison/sentry/fs/tty"
 	"garrison/sentry/kernel"
+	"garrison/sentry/socket"
+	"garrison/sentry/socket/inet"
+	"garrison/sentry/socket/unix"
 	"garrison/sentry/strace"
 	"garrison/sentry/syscalls"
 	"garrison/sentry/vfs"
@@ -34,7 +39,7 @@ func (g *guest) startGuest(b *config.Boot, m *machine) error {
 	v := vfs.New()
 	table := syscalls.Table()
 	cfg := kernel.Config{
-		Platform: m.platform, PageFile: m.pages, VFS: v, Table: table[:], Log: logTo,
+		Platform: m.platform, PageFile: m.pages, VFS: v, Table: table[:], Log: logTo, Network: socketFamilies(),
 		Hostname: b.Hostname, TotalMemory: b.MemTotal,
 		OnPanic: func(msg string) {
 			fmt.Fprintln(os.Stderr, msg)
@@ -75,6 +80,15 @@ func (g *guest) startGuest(b *config.Boot, m *machine) error {
 		return execError(b.Process.Args[0], err)
 	}
 	return nil
+}
+
+// socketFamilies are the sockets of a sandbox without a network of its own: the
+// loopback interface.
+func socketFamilies() socket.Families {
+	lo := inet.NewStack()
+	return socket.Families{
+		abi.AF_UNIX: unix.New(), abi.AF_INET: &inet.Family{Stack: lo}, abi.AF_INET6: &inet.Family{Stack: lo, V6: true},
+	}
 }
 
 // execError is what a shell would say.
@@ -132,6 +146,8 @@ func (g *guest) mounts(b *config.Boot, m *machine, v *vfs.VFS) (*vfs.MountNamesp
 		return nil, err
 	}
 	dev.Register(v, m.pages)
+	tty.Register(v)
+	devpts.Register(v, nil)
 	v.OpenFIFO = new(pipe.FIFOs).Open
 	v.RegisterFilesystem("tmpfs", tmpfs.Maker(v, m.pages, b.MemTotal/2))
 	v.RegisterFilesystem("proc", func(vfs.Context, string, string, uint32) (vfs.Superblock, error) {
@@ -190,6 +206,10 @@ func (g *guest) systemMounts(b *config.Boot, m *machine, v *vfs.VFS, ns *vfs.Mou
 	if err := dev.Populate(ctx, devfs.Root()); err != nil {
 		return fmt.Errorf("populate /dev: %w", err)
 	}
+	pts, err := devpts.New(v, "gid=5,mode=620,ptmxmode=666")
+	if err != nil {
+		return fmt.Errorf("make /dev/pts: %w", err)
+	}
 	const quiet = abi.MS_NOSUID | abi.MS_NODEV | abi.MS_NOEXEC
 	for _, mt := range []struct {
 		at    string
@@ -200,6 +220,7 @@ func (g *guest) systemMounts(b *config.Boot, m *machine, v *vfs.VFS, ns *vfs.Mou
 		{"/proc", proc.New(g.k, proc.Config{CPUInfo: m.cpuInfo, CommandLine: "garrison"}), quiet, "proc"},
 		{"/sys", sys.New(v, sys.Machine{CPUs: g.k.CPUs(), TotalMemory: g.k.TotalMemory(), UsedMemory: m.pages.Usage}), quiet | abi.MS_RDONLY, "sysfs"},
 		{"/dev", devfs, abi.MS_NOSUID, "devtmpfs"},
+		{"/dev/pts", pts, abi.MS_NOSUID | abi.MS_NOEXEC, "devpts"},
 		{"/dev/shm", tmpfs.New(v, m.pages, tmpfs.Options{Mode: 0o1777}), abi.MS_NOSUID | abi.MS_NODEV, "tmpfs"},
 	} {
 		p, err := mountPoint(ctx, v, ns, mt.at, false)
