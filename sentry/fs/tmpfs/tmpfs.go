@@ -417,3 +417,34 @@ type special struct {
 	vfs.LeafDefaults
 	node
 }
+
+// NewInode makes an inode without a name, for file systems that keep their own
+// directories and store content here (overlay). It lives until Forget. A
+// directory made so only holds attributes.
+func (fs *Filesystem) NewInode(mode uint16, uid cred.UID, gid cred.GID, rdev uint64, target string) (vfs.Inode, error) {
+	if err := fs.newInode(); err != nil {
+		return nil, err
+	}
+	switch mode & abi.S_IFMT {
+	case abi.S_IFREG:
+		r := &regular{}
+		r.init(fs, mode, uid, gid, 1)
+		return r, nil
+	case abi.S_IFDIR:
+		d := &dir{byName: make(map[string]*entry)}
+		d.init(fs, mode, uid, gid, 1)
+		d.parent = d
+		return d, nil
+	case abi.S_IFLNK:
+		l := &symlink{target: target}
+		l.init(fs, mode, uid, gid, 1)
+		return l, nil
+	}
+	s := &special{}
+	s.init(fs, mode, uid, gid, 1)
+	s.rdev = rdev
+	return s, nil
+}
+
+// Forget gives up an inode that NewInode made; open files keep its content.
+func (fs *Filesystem) Forget(i vfs.Inode) { unlinked(i) }
