@@ -28,7 +28,7 @@ var allowedNumbers = map[uintptr]string{
 	unix.SYS_PREADV: "preadv", unix.SYS_PWRITEV: "pwritev", unix.SYS_PREADV2: "preadv2", unix.SYS_PWRITEV2: "pwritev2",
 	unix.SYS_READV: "readv", unix.SYS_WRITEV: "writev", unix.SYS_LSEEK: "lseek", unix.SYS_FSTAT: "fstat",
 	unix.SYS_FTRUNCATE: "ftruncate", unix.SYS_FALLOCATE: "fallocate", unix.SYS_FSYNC: "fsync", unix.SYS_FDATASYNC: "fdatasync",
-	unix.SYS_SHUTDOWN: "shutdown", unix.SYS_POLL: "poll", unix.SYS_IOCTL: "ioctl", unix.SYS_GETRUSAGE: "getrusage",
+	unix.SYS_SHUTDOWN: "shutdown", unix.SYS_PPOLL: "ppoll", unix.SYS_IOCTL: "ioctl", unix.SYS_GETRUSAGE: "getrusage",
 	// platform ptrace
 	unix.SYS_PTRACE: "ptrace", unix.SYS_WAIT4: "wait4", unix.SYS_KILL: "kill",
 	unix.SYS_SCHED_SETAFFINITY: "sched_setaffinity", unix.SYS_GETCPU: "getcpu",
