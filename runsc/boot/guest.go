@@ -15,6 +15,7 @@ import (
 	"garrison/sentry/fs/devpts"
 	"garrison/sentry/fs/gofer"
 	"garrison/sentry/fs/host"
+	"garrison/sentry/fs/overlay"
 	"garrison/sentry/fs/pipe"
 	"garrison/sentry/fs/proc"
 	"garrison/sentry/fs/sys"
@@ -158,6 +159,9 @@ func (g *guest) mounts(b *config.Boot, m *machine, v *vfs.VFS) (*vfs.MountNamesp
 	})
 
 	none := vfs.NewSystemContext(v, vfs.Path{})
+	if v.Memfd, err = tmpfs.MemfdMaker(none, v, m.pages); err != nil {
+		return nil, err
+	}
 	goferMount := func(mt *config.Mount) (vfs.Superblock, uint32, error) {
 		fs, err := client.Mount(mt.Name, gofer.Options{Exclusive: b.Config.FileAccess == "exclusive", NewDev: v.NewAnonDev})
 		if err != nil {
@@ -165,7 +169,11 @@ func (g *guest) mounts(b *config.Boot, m *machine, v *vfs.VFS) (*vfs.MountNamesp
 		}
 		switch {
 		case mt.Overlay && !mt.IsFile:
-			return fs, abi.MS_RDONLY, nil
+			o, err := overlay.New(none, v, fs, tmpfs.New(v, m.pages, tmpfs.Options{Mode: 0o755}))
+			if err != nil {
+				return nil, 0, fmt.Errorf("lay an overlay over %s: %w", mt.Src, err)
+			}
+			return o, 0, nil
 		case mt.ReadOnly:
 			return fs, abi.MS_RDONLY, nil
 		}
@@ -240,11 +248,10 @@ func mountPoint(ctx vfs.Context, v *vfs.VFS, ns *vfs.MountNamespace, dst string,
 	if err != abi.ENOENT {
 		return p, err
 	}
-	parent, err := mountPoint(ctx, v, ns, path.Dir(dst), false)
+	_, err = mountPoint(ctx, v, ns, path.Dir(dst), false)
 	if err != nil {
 		return p, err
 	}
-	defer parent.DecRef()
 	if file {
 		err = v.Mknod(ctx, ns.Root(), dst, abi.S_IFREG|0o644, 0)
 	} else {
