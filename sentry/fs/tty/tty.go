@@ -38,8 +38,9 @@ type TTY struct {
 func New(k *kernel.Kernel, index uint32, closed func(), reopen func(ctx vfs.Context, flags uint32) (*vfs.File, error)) (*TTY, *Master) {
 	t := &TTY{index: index, k: k, closed: closed, reopen: reopen, locked: true}
 	t.l.t = defaultTermios()
+	// No Hangup: the end of its session leaves a pty's files alone
+	// (disassociate_ctty), unlike other terminals'.
 	t.term.Owner = t
-	t.term.Hangup = t.hangup
 	return t, &Master{t: t}
 }
 
@@ -438,15 +439,14 @@ func (s *Slave) Write(ctx vfs.Context, f *vfs.File, src *usermem.Buffer, _ int64
 			done += int64(n)
 			return err
 		})
+		t.masterQueue.Notify(evIn)
 		if err != nil {
 			if done > 0 {
 				err = nil
-				t.masterQueue.Notify(evIn)
 			}
 			return done, done, err
 		}
 	}
-	t.masterQueue.Notify(evIn)
 	return done, done, nil
 }
 
