@@ -49,7 +49,7 @@ func runsc(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	timer := time.AfterFunc(60*time.Second, func() { c.Process.Kill() })
+	timer := time.AfterFunc(10*time.Second, func() { c.Process.Kill() })
 	err := c.Wait()
 	if !timer.Stop() {
 		t.Errorf("runsc %q did not end", args)

@@ -5,6 +5,8 @@ import (
 	"log"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"garrison/gofer"
 	"garrison/internal/hostproc"
 	"garrison/internal/seccomp"
@@ -45,6 +47,7 @@ func serve(g *config.Gofer) error {
 	if err := hostproc.EmptyRoot(); err != nil {
 		return fmt.Errorf("shut the file server in: %w", err)
 	}
+	unix.Umask(0) // modes are what the Sentry says: it has applied the guest's umask
 	caps := uint64(0)
 	if g.Privileged {
 		caps = gofer.Capabilities(&cfg)
