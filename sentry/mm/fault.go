@@ -15,10 +15,21 @@ const (
 	cowRunMax = 64
 )
 
-// spurious counts faults at one place that had nothing to repair.
+// spurious counts faults on pages that had nothing to repair, since something
+// was repaired last.
 type spurious struct {
-	addr, gen uint64
-	count     int64
+	any   bool
+	pages [16]struct {
+		page  uint64
+		count int64
+	}
+}
+
+// repaired forgets the counts: threads that raced with a repair may come now.
+func (m *MM) repaired() {
+	if m.spur.any {
+		m.spur = spurious{}
+	}
 }
 
 // HandleFault repairs a guest's fault at addr, if it may have the access. bus
@@ -75,18 +86,20 @@ func (m *MM) HandleFault(addr uint64, access platform.Prot, bus bool) (ok bool, 
 // thread may have repaired it meanwhile; or the access, unknown to us, is one
 // that the VMA does not allow.
 func (m *MM) spuriousFault(v vspan, p pspan, page uint64, access platform.Prot) (bool, int32, int32) {
-	if m.spur.addr != page || m.spur.gen != m.gen {
-		m.spur = spurious{addr: page, gen: m.gen}
+	e := &m.spur.pages[page>>12%uint64(len(m.spur.pages))]
+	if e.page != page {
+		e.page, e.count = page, 0
 	}
-	m.spur.count++
-	if access == 0 && m.spur.count >= m.users.Load() {
+	m.spur.any = true
+	e.count++
+	if access == 0 && e.count >= m.users.Load() {
 		// More faults than threads that can have raced.
-		m.spur.count = 0
+		e.count = 0
 		return false, abi.SEGV_ACCERR, abi.SIGSEGV
 	}
-	if m.spur.count > 1 {
+	if e.count > 64 {
 		// The host may have lost the mapping.
-		if m.remap(page, page+pageSize, false) != nil || m.spur.count > 1000 {
+		if m.remap(page, page+pageSize, false) != nil || e.count > 10000 {
 			return false, abi.BUS_ADRERR, abi.SIGBUS
 		}
 	}
@@ -152,6 +165,7 @@ func (m *MM) growStack(lim *Limits, page uint64) (vspan, bool) {
 // EFAULT means that the access is not allowed, any other error that there is
 // no page.
 func (m *MM) resolve(v vspan, page uint64, write, exec, force bool) error {
+	m.repaired()
 	p, ok := m.pmas.Find(page)
 	if !ok {
 		lo, hi := page, page+pageSize
@@ -247,7 +261,7 @@ func (m *MM) breakCOW(v vspan, p pspan, page uint64) error {
 	}
 	_, same := m.pf.Refs(offAt(page), hi-page)
 	lo, hi = m.run(page, lo, page+same)
-	off, err := m.allocAt(&v.Val, lo, hi)
+	off, err := m.allocAt(lo, hi, pagefile.Up)
 	if err != nil {
 		return err
 	}
@@ -310,7 +324,7 @@ func (m *MM) copyFile(v vspan, lo, hi uint64) error {
 		if p.Val.owned {
 			continue
 		}
-		off, err := m.allocAt(&v.Val, p.Start, p.End)
+		off, err := m.allocAt(p.Start, p.End, pagefile.Up)
 		if err != nil {
 			return err
 		}

@@ -149,6 +149,7 @@ func (m *MM) Mmap(o MmapOpts) (usermem.Addr, error) {
 	}
 	sp := vspan{Start: addr, End: addr + length, Val: v}
 	m.insertVMA(sp)
+	m.repaired()
 	populate := o.Flags&(abi.MAP_POPULATE|abi.MAP_LOCKED) != 0 && o.Flags&abi.MAP_NONBLOCK == 0 || m.lockFuture
 	// Until it is written, a private mapping shows what happens to the file.
 	// Those who lay out programs (ours, and dynamic linkers) don't look.

@@ -91,6 +91,7 @@ func (m *MM) Mprotect(addr usermem.Addr, length uint64, prot uint32) error {
 // protect changes [lo, hi), a part of v.
 func (m *MM) protect(v vspan, lo, hi uint64, want platform.Prot) error {
 	old := v.Val
+	m.repaired()
 	m.updateVMAs(lo, hi, func(v *vma) { v.prot = want })
 	nv, _ := m.vmas.Find(lo)
 	if want == 0 {

@@ -269,7 +269,8 @@ func (m *MM) gaps(buf []gap, lo, hi uint64) []gap {
 
 // allocAt reserves page-file offsets for [lo, hi), next to those of its
 // neighbours if it can, so that the platform's mappings merge.
-func (m *MM) allocAt(v *vma, lo, hi uint64) (uint64, error) {
+// grow says where the next neighbour is expected.
+func (m *MM) allocAt(lo, hi uint64, grow pagefile.Growth) (uint64, error) {
 	n := hi - lo
 	if p, ok := m.pmas.Find(lo - 1); ok && p.Val.owned && p.End == lo {
 		if off := p.Val.off + p.Len(); m.pf.AllocAt(off, n) {
@@ -281,15 +282,15 @@ func (m *MM) allocAt(v *vma, lo, hi uint64) (uint64, error) {
 			return off, nil
 		}
 	}
-	grow := pagefile.Down // mmap places new areas below the old ones
-	if v.name == "[heap]" {
-		grow = pagefile.Up
-	}
 	return m.pf.AllocGrow(n, grow)
 }
 
 func (m *MM) backAnon(v *vma, lo, hi uint64) error {
-	off, err := m.allocAt(v, lo, hi)
+	grow := pagefile.Down // mmap places new areas below the old ones
+	if v.name == "[heap]" {
+		grow = pagefile.Up
+	}
+	off, err := m.allocAt(lo, hi, grow)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,9 @@
 package pagefile
 
 import (
+	"bytes"
+	"sync"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -86,29 +89,71 @@ func (f *File) Resident(off, length uint64) (n uint64) {
 	return
 }
 
-// Copy copies whole pages from src to dst, which must be zero. Holes stay holes.
+// copyChunk is how much Copy moves at a time.
+const copyChunk = 256 << 10
+
+var copyBuffers = sync.Pool{New: func() any { return new([copyChunk]byte) }}
+
+// Copy copies whole pages from src to dst, which must be zero. What is zero
+// stays a hole. It goes through a buffer: reading the file allocates no memory
+// for holes, as touching a mapping would, and finding the end of an extent
+// would cost the host a walk over all of it.
 func (f *File) Copy(dst, src, length uint64) error {
-	var err error
-	f.Extents(src, length, func(r Range) bool {
-		to := dst + (r.Off - src)
-		for r.Len > 0 {
-			s := f.Slice(r.Off, r.Len)
-			// A write that covers whole pages spares the host zeroing them,
-			// and us a fault for each.
-			n, e := unix.Pwrite(f.fd, s, int64(to))
-			if e != nil || n <= 0 {
-				if e == unix.EINTR {
-					continue
-				}
-				err = e
-				return false
-			}
-			to, r.Off, r.Len = to+uint64(n), r.Off+uint64(n), r.Len-uint64(n)
+	buf := copyBuffers.Get().(*[copyChunk]byte)
+	defer copyBuffers.Put(buf)
+	for at, end := src, src+length; at < end; {
+		data, err := unix.Seek(f.fd, int64(at), unix.SEEK_DATA)
+		if err != nil || uint64(data) >= end {
+			return nil // ENXIO: nothing but holes
 		}
-		return true
-	})
-	return err
+		at = uint64(data) &^ pageMask
+		b := buf[:min(copyChunk, end-at)]
+		if err := f.Read(b, at); err != nil {
+			return err
+		}
+		for i := 0; i < len(b); {
+			if isZero(b[i : i+pageSize]) {
+				i += pageSize
+				continue
+			}
+			j := i + pageSize
+			for j < len(b) && !isZero(b[j:j+pageSize]) {
+				j += pageSize
+			}
+			// A write of whole pages spares the host zeroing them first.
+			if err := f.write(b[i:j], dst+(at-src)+uint64(i)); err != nil {
+				return err
+			}
+			i = j
+		}
+		at += uint64(len(b))
+	}
+	return nil
 }
+
+func (f *File) write(p []byte, off uint64) error {
+	for len(p) > 0 {
+		n, err := unix.Pwrite(f.fd, p, int64(off))
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		p, off = p[n:], off+uint64(n)
+	}
+	return nil
+}
+
+// isZero reports whether a page is zero. It looks at a few bytes first.
+func isZero(p []byte) bool {
+	if p[0]|p[pageSize/2]|p[pageSize-1] != 0 {
+		return false
+	}
+	return bytes.Equal(p, zeroPage[:])
+}
+
+var zeroPage [pageSize]byte
 
 // Read fills p from off without allocating memory for holes.
 func (f *File) Read(p []byte, off uint64) error {
