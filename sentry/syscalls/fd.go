@@ -101,6 +101,9 @@ func doOpen(t *kernel.Task, dirfd int32, a usermem.Addr, how vfs.OpenHow) (uintp
 	if err != nil {
 		return 0, err
 	}
+	if err := t.FDTable().Room(fdLimit(t)); err != nil {
+		return 0, err
+	}
 	f, err := theVFS(t).Open(t, start, path, how)
 	if err != nil {
 		return 0, err
@@ -508,6 +511,12 @@ func sysMemfdCreate(t *kernel.Task, a kernel.Args) (uintptr, error) {
 }
 
 var bufferPool = sync.Pool{New: func() any { return new(usermem.Buffer) }}
+
+// guestEnd is where guest addresses end (TASK_SIZE_MAX): a range that reaches
+// beyond it is refused before anything is done (access_ok).
+const guestEnd = 1<<47 - usermem.PageSize
+
+func accessOK(addr usermem.Addr, n uint64) bool { return n <= guestEnd && uint64(addr) <= guestEnd-n }
 
 // guestBuffer takes a cursor from the pool; releaseBuffer gives it back.
 func guestBuffer(t *kernel.Task, addr usermem.Addr, n uint64) *usermem.Buffer {

@@ -36,6 +36,10 @@ func sysRead(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if err != nil {
 		return 0, err
 	}
+	if !accessOK(a.Addr(1), a.Size(2)) && f.Readable() {
+		f.DecRef()
+		return 0, abi.EFAULT
+	}
 	b := guestBuffer(t, a.Addr(1), a.Size(2))
 	n, err := f.Read(t, b, 0)
 	releaseBuffer(b)
@@ -47,6 +51,10 @@ func sysWrite(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	f, err := openFile(t, a.FD(0))
 	if err != nil {
 		return 0, err
+	}
+	if !accessOK(a.Addr(1), a.Size(2)) && f.Writable() {
+		f.DecRef()
+		return 0, abi.EFAULT
 	}
 	b := guestBuffer(t, a.Addr(1), a.Size(2))
 	n, err := f.Write(t, b, 0)
@@ -63,6 +71,10 @@ func sysPread64(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if err != nil {
 		return 0, err
 	}
+	if !accessOK(a.Addr(1), a.Size(2)) && f.Readable() {
+		f.DecRef()
+		return 0, abi.EFAULT
+	}
 	b := guestBuffer(t, a.Addr(1), a.Size(2))
 	n, err := f.Pread(t, b, a.Int64(3), 0)
 	releaseBuffer(b)
@@ -77,6 +89,10 @@ func sysPwrite64(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	f, err := openFile(t, a.FD(0))
 	if err != nil {
 		return 0, err
+	}
+	if !accessOK(a.Addr(1), a.Size(2)) && f.Writable() {
+		f.DecRef()
+		return 0, abi.EFAULT
 	}
 	b := guestBuffer(t, a.Addr(1), a.Size(2))
 	n, err := f.Pwrite(t, b, a.Int64(3), 0)
@@ -102,6 +118,11 @@ func vectored(t *kernel.Task, a *kernel.Args, off int64, flags uint32, write boo
 	rs, err := usermem.CopyInRanges(t.Memory(), a.Addr(1), int(int64(min(a.Size(2), 1<<20))))
 	if err != nil {
 		return 0, err
+	}
+	for _, r := range rs {
+		if !accessOK(r.Addr, r.Len) {
+			return 0, abi.EFAULT
+		}
 	}
 	if flags&^(abi.RWF_SUPPORTED|abi.RWF_NOAPPEND) != 0 ||
 		flags&(abi.RWF_APPEND|abi.RWF_NOAPPEND) == abi.RWF_APPEND|abi.RWF_NOAPPEND {

@@ -31,6 +31,11 @@ func (d *Dentry) lockDir() error {
 // locked, the name free, and permission granted. It does what all of mkdir,
 // mknod, symlink and link have in common, with Linux's errors in their order.
 func (v *VFS) createAt(ctx Context, start Path, path string, isDir bool, make func(dir Path, name string) (Inode, error)) error {
+	return v.createAt2(ctx, start, path, isDir, nil, make)
+}
+
+// createAt2 is createAt with a check of its own before permission is asked for.
+func (v *VFS) createAt2(ctx Context, start Path, path string, isDir bool, first func(dir Path) error, make func(dir Path, name string) (Inode, error)) error {
 	return retryStale(func() error {
 		var w walker
 		if err := w.parent(ctx, start, path, 0); err != nil {
@@ -56,6 +61,11 @@ func (v *VFS) createAt(ctx Context, start Path, path string, isDir bool, make fu
 		}
 		if err := dir.wantWrite(); err != nil {
 			return err
+		}
+		if first != nil {
+			if err := first(dir); err != nil {
+				return err
+			}
 		}
 		if err := dir.mayCreate(ctx); err != nil {
 			return err
@@ -140,9 +150,14 @@ func (v *VFS) Symlink(ctx Context, target string, start Path, path string) error
 
 // Link is linkat(2): old has been looked up.
 func (v *VFS) Link(ctx Context, old Path, start Path, path string) error {
-	return v.createAt(ctx, start, path, false, func(dir Path, name string) (Inode, error) {
+	return v.createAt2(ctx, start, path, false, func(dir Path) error {
 		if old.Mount != dir.Mount || old.Dentry.sb != dir.Dentry.sb {
-			return nil, abi.EXDEV
+			return abi.EXDEV
+		}
+		return old.mayLink(ctx)
+	}, func(dir Path, name string) (Inode, error) {
+		if old.Dentry.fixed {
+			return nil, abi.ENOENT
 		}
 		if old.Dentry.IsDir() {
 			return nil, abi.EPERM

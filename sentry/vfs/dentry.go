@@ -16,6 +16,7 @@ type Dentry struct {
 	inode Inode // nil: negative; never changes
 	ftype uint16
 	reval bool   // children must be revalidated
+	fixed bool   // made by O_TMPFILE|O_EXCL: may not be linked
 	seq   uint64 // orders directories for locking
 
 	loc      atomic.Pointer[dentryLoc]

@@ -147,6 +147,17 @@ func (t *FDTable) NewFD(f *File, min int32, limit uint64, cloexec bool) (int32, 
 	return int32(fd), nil
 }
 
+// Room fails with EMFILE if there is no free descriptor: calls that create
+// something look before they do.
+func (t *FDTable) Room(limit uint64) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.free(0) >= limitFDs(limit) {
+		return abi.EMFILE
+	}
+	return nil
+}
+
 // NewFDs is NewFD for several files at once: all get descriptors, or none does.
 func (t *FDTable) NewFDs(limit uint64, cloexec bool, files ...*File) ([]int32, error) {
 	n := limitFDs(limit)

@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"math"
 	"sync"
 	"sync/atomic"
 
@@ -337,7 +338,15 @@ func (f *File) Pwrite(ctx Context, src *usermem.Buffer, off int64, fl IOFlags) (
 	return n, err
 }
 
+// overflows reports a range behind the largest offset (rw_verify_area: EINVAL).
+func (f *File) overflows(off int64, b *usermem.Buffer) bool {
+	return !f.stream && off > math.MaxInt64-int64(b.Len())
+}
+
 func (f *File) read(ctx Context, dst *usermem.Buffer, off int64, fl IOFlags) (int64, error) {
+	if f.overflows(off, dst) {
+		return 0, abi.EINVAL
+	}
 	n, err := f.ops.Read(ctx, f, dst, off, fl)
 	if err == abi.EAGAIN && n == 0 && !f.selfBlock && !f.Nonblocking() && fl&abi.RWF_NOWAIT == 0 {
 		return f.blockingRead(ctx, dst, off, fl)
@@ -369,6 +378,9 @@ func (f *File) blockingRead(ctx Context, dst *usermem.Buffer, off int64, fl IOFl
 }
 
 func (f *File) write(ctx Context, src *usermem.Buffer, off int64, fl IOFlags) (n, end int64, err error) {
+	if f.overflows(off, src) {
+		return 0, off, abi.EINVAL
+	}
 	n, end, err = f.ops.Write(ctx, f, src, off, fl)
 	if f.selfBlock || f.Nonblocking() || fl&abi.RWF_NOWAIT != 0 ||
 		!(err == abi.EAGAIN || err == nil && f.stream && src.Len() > 0 && n > 0) {

@@ -168,6 +168,7 @@ func (v *VFS) openTmpfile(ctx Context, p Path, how OpenHow) (*File, error) {
 		return nil, err
 	}
 	d.unlinked.Store(true)
+	d.fixed = how.Flags&abi.O_EXCL != 0
 	how.Flags &^= abi.O_TRUNC
 	return v.open(ctx, Path{p.Mount, d}, how)
 }

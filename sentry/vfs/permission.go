@@ -184,3 +184,22 @@ func WriteLimit(ctx Context, off, n, max int64) (int64, error) {
 	}
 	return min(n, max-off), nil
 }
+
+// mayLink is what sysctl fs.protected_hardlinks=1 asks, which distributions set:
+// EPERM unless the task owns the file, or could read and write a plain file.
+func (p Path) mayLink(ctx Context) error {
+	a, err := p.Dentry.inode.Attr(ctx)
+	if err != nil {
+		return err
+	}
+	c := ctx.Cred()
+	if isOwner(c, &a) {
+		return nil
+	}
+	const sgidExec = abi.S_ISGID | abi.S_IXGRP
+	if !a.IsRegular() || a.Mode&abi.S_ISUID != 0 || a.Mode&sgidExec == sgidExec ||
+		GenericAccess(c, &a, MayRead|MayWrite) != nil {
+		return abi.EPERM
+	}
+	return nil
+}
