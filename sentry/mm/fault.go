@@ -8,12 +8,29 @@ import (
 	"garrison/sentry/pagefile"
 )
 
-// Run lengths of copy-on-write, in pages: a run doubles while faults continue
-// where the last run ended.
+// Run lengths in pages: a run grows while faults continue near the last one.
 const (
-	cowRunMin = 8
-	cowRunMax = 64
+	copyRunMin, copyRunMax, copyRunGrowth = 8, 64, 2
+	// Keeping costs little a page, but making all of a big area writable again
+	// would cost each fork as much.
+	keepRunMin, keepRunMax, keepRunGrowth = 64, 1 << 20, 4
 )
+
+// A locality remembers the last run.
+type locality struct{ lo, hi, n uint64 }
+
+// run chooses how much to do around page, within [lo, hi).
+func (l *locality) run(page, lo, hi, least, most, growth uint64) (uint64, uint64) {
+	if near := l.n * pageSize; l.n != 0 && page+near >= l.lo && page <= l.hi+near {
+		l.n = min(l.n*growth, most)
+	} else {
+		l.n = least
+	}
+	n := l.n * pageSize
+	start := page &^ (n - 1)
+	l.lo, l.hi = max(lo, start), min(hi, start+n)
+	return l.lo, l.hi
+}
 
 // spurious counts faults on pages that had nothing to repair, since something
 // was repaired last.
@@ -234,33 +251,20 @@ func (m *MM) resolve(v vspan, page uint64, write, exec, force bool) error {
 	return nil
 }
 
-// run chooses how much to copy around page, within [lo, hi).
-func (m *MM) run(page, lo, hi uint64) (uint64, uint64) {
-	if m.cowRun != 0 && page+m.cowRun*pageSize >= m.cowLo && page <= m.cowHi+m.cowRun*pageSize {
-		m.cowRun = min(m.cowRun*2, cowRunMax)
-	} else {
-		m.cowRun = cowRunMin
-	}
-	n := m.cowRun * pageSize
-	start := page &^ (n - 1)
-	lo, hi = max(lo, start), min(hi, start+n)
-	m.cowLo, m.cowHi = lo, hi
-	return lo, hi
-}
-
 // breakCOW makes an owned page writable: it is kept if nobody else refers to
 // it, else copied together with its neighbours.
 func (m *MM) breakCOW(v vspan, p pspan, page uint64) error {
 	lo, hi := max(v.Start, p.Start), min(v.End, p.End)
 	offAt := func(a uint64) uint64 { return p.Val.off + (a - p.Start) }
-	if n := m.pf.Exclusive(offAt(lo), hi-lo); lo+n > page {
-		return m.keep(lo, lo+n)
-	}
 	if n := m.pf.Exclusive(offAt(page), hi-page); n > 0 {
-		return m.keep(page, page+n)
+		klo, khi := m.kept.run(page, lo, page+n, keepRunMin, keepRunMax, keepRunGrowth)
+		if klo < page && m.pf.Exclusive(offAt(klo), page-klo) < page-klo {
+			klo = page
+		}
+		return m.keep(klo, khi)
 	}
 	_, same := m.pf.Refs(offAt(page), hi-page)
-	lo, hi = m.run(page, lo, page+same)
+	lo, hi = m.copied.run(page, lo, page+same, copyRunMin, copyRunMax, copyRunGrowth)
 	off, err := m.allocAt(lo, hi, pagefile.Up)
 	if err != nil {
 		return err
@@ -313,7 +317,7 @@ func (m *MM) replace(lo, hi, off uint64) error {
 
 // copyRun gives the MM its own copy of pages of a private file mapping around page.
 func (m *MM) copyRun(v vspan, p pspan, page uint64) error {
-	lo, hi := m.run(page, max(v.Start, p.Start), min(v.End, p.End))
+	lo, hi := m.copied.run(page, max(v.Start, p.Start), min(v.End, p.End), copyRunMin, copyRunMax, copyRunGrowth)
 	return m.copyFile(v, lo, hi)
 }
 

@@ -41,6 +41,7 @@ func (m *MM) copyTo(c *MM) error {
 		c.exe = m.exe
 	}
 	m.bump()
+	m.kept, m.copied = locality{}, locality{}
 	refs := make(map[*mapping]*mapping)
 	var shared []pagefile.Range
 	// Also if it fails half-way: c gives back all that it holds.
@@ -78,31 +79,24 @@ func (m *MM) copyTo(c *MM) error {
 			}
 			continue
 		}
-		protLo, protHi := uint64(0), uint64(0)
+		prot := hostProt(&v.Val, &pma{owned: true, cow: true})
 		for _, p := range m.pmas.Collect(pbuf[:0], v.Start, v.End) {
 			if !p.Val.owned {
 				continue
 			}
-			shared = append(shared, pagefile.Range{Off: p.Val.off, Len: p.Len()})
 			if !p.Val.cow {
-				if hostProt(&v.Val, &p.Val)&platform.Write != 0 {
-					if protHi == 0 {
-						protLo = p.Start
+				if write {
+					if err := m.as.Protect(p.Start, p.Len(), prot); err != nil {
+						return abi.FromHost(err)
 					}
-					protHi = p.End
 				}
 				p.Val.cow = true
 				var one [4]pspan
 				m.pmas.Remove(one[:0], p.Start, p.End)
 				m.pmas.InsertMerge(p)
 			}
+			shared = append(shared, pagefile.Range{Off: p.Val.off, Len: p.Len()})
 			c.pmas.InsertMerge(p)
-		}
-		if protHi != 0 {
-			// What lies between is either owned, too, or was never writable.
-			if err := m.as.Protect(protLo, protHi-protLo, effective(v.Val.prot)&^platform.Write); err != nil {
-				return abi.FromHost(err)
-			}
 		}
 		if !v.Val.anon() && v.Val.prot != 0 {
 			n, _ := c.vmas.Find(v.Start)

@@ -89,8 +89,8 @@ type MM struct {
 	maxTotalVM                                   uint64
 	lockFuture                                   bool
 
-	cowLo, cowHi, cowRun uint64 // the last copy-on-write run
-	spur                 spurious
+	copied, kept locality // the last runs of copy-on-write
+	spur         spurious
 
 	info Info
 	exe  File
