@@ -100,6 +100,7 @@ func (a *attacker) do(r goferwire.Request) (goferwire.Response, int) {
 
 func nodeOf(t testing.TB, f p9.File) uint64 {
 	t.Helper()
+	t.Cleanup(func() { runtime.KeepAlive(f) }) // its finalizer would give the fid back
 	q, _, _, err := f.GetAttr(p9.AttrMaskAll)
 	if err != nil {
 		t.Fatal(err)
@@ -175,6 +176,24 @@ func TestNamesThatLeadOut(t *testing.T) {
 			t.Errorf("open of %s: errno %d", name, resp.Errno)
 		}
 	}
+	var sub unix.Stat_t
+	for _, path := range []string{"..", "../secret", "sub/..", "sub/../..", "sub/../../secret", "/etc", "/", "./f", "sub//deep", "sub/", "rel", "abs",
+		"updir", "updir/secret", "magic/etc", "f/x", "none", "sub/none", "sub\x00/deep"} {
+		must(t, unix.Lstat(dir, &sub))
+		for _, op := range []goferwire.Op{goferwire.OpOpen, goferwire.OpReaddir, goferwire.OpLookup} {
+			resp, fd := a.do(goferwire.Request{Op: op, Node: n, Path: path, Name: "secret", Ino: sub.Ino, Dev: sub.Dev})
+			if resp.Errno == 0 || fd >= 0 {
+				t.Errorf("operation %d on path %q works", op, path)
+			}
+		}
+	}
+	must(t, unix.Lstat(dir+"/sub/deep", &sub))
+	if resp, _ := a.do(goferwire.Request{Op: goferwire.OpReaddir, Node: n, Path: "sub/deep", Ino: sub.Ino, Dev: sub.Dev}); resp.Errno != 0 {
+		t.Errorf("an honest path: errno %d", resp.Errno)
+	}
+	if resp, _ := a.do(goferwire.Request{Op: goferwire.OpReaddir, Node: n, Path: "sub/deep", Ino: sub.Ino + 1, Dev: sub.Dev}); unix.Errno(resp.Errno) != unix.ESTALE {
+		t.Errorf("a path to another file than expected: errno %d", resp.Errno)
+	}
 	for _, bad := range []uint64{0, n + 1000, ^uint64(0)} {
 		if resp, _ := a.do(goferwire.Request{Op: goferwire.OpOpen, Node: bad}); unix.Errno(resp.Errno) != unix.EBADF {
 			t.Errorf("open of node %d: errno %d", bad, resp.Errno)
@@ -215,7 +234,6 @@ func TestGrantedRights(t *testing.T) {
 				t.Errorf("operation %d on a read-only mount: errno %d", op, resp.Errno)
 			}
 		}
-		runtime.KeepAlive(f) // its finalizer gives the fid back
 	}
 	// A file of one mount can't be linked or moved into another.
 	_, f, err := a.attach("ro").Walk([]string{"f"})
@@ -239,7 +257,7 @@ func TestSwaps(t *testing.T) {
 	must(t, os.Symlink("../secret", dir+"/swap"))
 	must(t, os.Symlink("../outdir", dir+"/subswap"))
 	a := attack(t, Config{Mounts: []Mount{{Name: "root", HostPath: dir}}})
-	root := a.attach("root")
+	root, dir0 := a.attach("root"), dir
 	var stop atomic.Bool
 	var wg sync.WaitGroup
 	wg.Add(1)
@@ -270,6 +288,21 @@ func TestSwaps(t *testing.T) {
 			}
 			f.Close()
 		}
+		for _, path := range []string{"f", "swap", "sub/deep/f", "subswap/deep/f"} {
+			at := strings.LastIndexByte(path, '/')
+			dir, name := path[:max(at, 0)], path[at+1:]
+			var st unix.Stat_t
+			unix.Lstat(dir0+"/"+dir, &st)
+			_, fd := a.do(goferwire.Request{Op: goferwire.OpLookup, Node: nodeOf(t, root), Path: dir, Ino: st.Ino, Dev: st.Dev, Name: name, Flags: goferwire.LookupOpen})
+			if fd >= 0 {
+				var b [16]byte
+				n, _ := unix.Pread(fd, b[:], 0)
+				if string(b[:n]) != "fine" {
+					t.Fatalf("lookup of %s reads %q", path, b[:n])
+				}
+				unix.Close(fd)
+			}
+		}
 	}
 	if opened == 0 {
 		t.Error("nothing could be opened at all")
@@ -299,6 +332,15 @@ func TestPseudoFileSystems(t *testing.T) {
 	for _, name := range []string{"self", "1", "sys", "version", "sysrq-trigger", "kcore"} {
 		if _, _, err := proc.Walk([]string{name}); err == nil {
 			t.Errorf("/proc/%s can be walked to", name)
+		}
+	}
+	root := a.attach("root")
+	for path, name := range map[string]string{"proc": "self", "proc/1": "mem", "proc/self": "mem", "proc/sys": "kernel"} {
+		var st unix.Stat_t
+		unix.Stat("/"+path, &st)
+		resp, fd := a.do(goferwire.Request{Op: goferwire.OpLookup, Node: nodeOf(t, root), Path: path, Ino: st.Ino, Dev: st.Dev, Name: name, Flags: goferwire.LookupOpen})
+		if resp.Errno == 0 || fd >= 0 {
+			t.Errorf("lookup of %s in /%s works", name, path)
 		}
 	}
 	if resp, _ := a.do(goferwire.Request{Op: goferwire.OpReaddir, Node: nodeOf(t, proc)}); resp.Errno != 0 || len(resp.Data) != 0 {

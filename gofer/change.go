@@ -84,55 +84,53 @@ func (s *server) fsync(n *node) error {
 	return unix.Fsync(fd)
 }
 
-// readdir returns a run of struct linux_dirent64 from cookie off on; empty at
-// the end. Nothing is kept between calls: cookies are good for any descriptor
-// of the same directory.
-func (s *server) readdir(n *node, off uint64) ([]byte, error) {
+// readdir fills buf with a run of struct linux_dirent64 from cookie off on, and
+// says whether that was the end. Nothing is kept between calls: cookies are good
+// for any descriptor of the same directory.
+func (s *server) readdir(n *node, off uint64, buf []byte) (run []byte, last bool, err error) {
 	if n.fmt != unix.S_IFDIR {
-		return nil, unix.ENOTDIR
+		return nil, false, unix.ENOTDIR
 	}
 	if n.sealed {
-		return nil, nil
+		return nil, true, nil
 	}
 	fd, err := s.reopen(n, unix.O_RDONLY)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer unix.Close(fd)
 	if off != 0 {
 		if _, err := unix.Seek(fd, int64(off), unix.SEEK_SET); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
-	buf := make([]byte, goferwire.MaxData)
 	used := 0
-	for len(buf)-used >= 4096 { // room for any one entry, or getdents64 gives EINVAL
+	for len(buf)-used >= 512 { // room for any one entry, or getdents64 gives EINVAL
 		k, err := unix.Getdents(fd, buf[used:])
-		if err != nil {
-			if used > 0 {
-				break
-			}
-			return nil, err
+		if err != nil && used == 0 {
+			return nil, false, err
 		}
-		if k == 0 {
-			break
+		if err != nil || k == 0 {
+			return buf[:used], err == nil, nil
 		}
 		used += k
 	}
-	return buf[:used], nil
+	return buf[:used], false, nil
 }
 
-// readdirPlus is readdir with attributes, in goferwire's form. The attributes are
-// those of the name itself: links are not followed, and what is mounted on it
-// is left to a walk, which looks at the file system first.
-func (s *server) readdirPlus(n *node, off uint64) ([]byte, error) {
-	raw, err := s.readdir(n, off)
+// readdirPlus is readdir with attributes, in goferwire's form; raw is scratch
+// space. The attributes are those of the name itself: links are not followed,
+// and what is mounted on it is left to a walk, which looks at the file system
+// first.
+func (s *server) readdirPlus(n *node, off uint64, raw, out []byte) (run []byte, last bool, err error) {
+	raw, last, err = s.readdir(n, off, raw)
 	if err != nil || len(raw) == 0 {
-		return nil, err
+		return nil, last, err
 	}
-	out := make([]byte, 0, goferwire.MaxData)
+	out = out[:0]
 	forEachDirent(raw, func(ino, next uint64, typ uint8, name string) bool {
 		if len(out)+goferwire.EntrySize(len(name)) > goferwire.MaxData {
+			last = false
 			return false
 		}
 		e := goferwire.Entry{Name: name, Ino: ino, Next: next, Type: typ}
@@ -145,7 +143,7 @@ func (s *server) readdirPlus(n *node, off uint64) ([]byte, error) {
 		out = e.Append(out)
 		return true
 	})
-	return out, nil
+	return out, last, nil
 }
 
 // fillEntry gives e its attributes.

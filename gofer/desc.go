@@ -12,6 +12,7 @@ import (
 // serveDescriptors answers the descriptor channel until the peer closes it, or
 // sends what no client of ours sends.
 func (s *server) serveDescriptors(sock int) error {
+	d := &descriptors{server: s, raw: make([]byte, goferwire.MaxData/2), data: make([]byte, goferwire.MaxData)}
 	in := make([]byte, goferwire.MaxPacket)
 	out := make([]byte, 0, goferwire.MaxPacket)
 	for {
@@ -28,7 +29,7 @@ func (s *server) serveDescriptors(sock int) error {
 			return fmt.Errorf("gofer: request of %d bytes: %w", n, err)
 		}
 		resp := goferwire.Response{ID: req.ID}
-		fd, err := s.serve(&req, &resp)
+		fd, err := d.serve(&req, &resp)
 		if err != nil {
 			resp.Errno, resp.Data = number(err), nil
 		}
@@ -47,13 +48,27 @@ func (s *server) serveDescriptors(sock int) error {
 	}
 }
 
+// descriptors is the server of the descriptor channel, with buffers that are
+// used again for every request.
+type descriptors struct {
+	*server
+	raw, data []byte
+}
+
 // serve does one request; a descriptor to hand over is returned, or -1.
-func (s *server) serve(req *goferwire.Request, resp *goferwire.Response) (fd int, err error) {
-	n, err := s.get(req.Node)
+func (s *descriptors) serve(req *goferwire.Request, resp *goferwire.Response) (fd int, err error) {
+	base, err := s.get(req.Node)
 	if err != nil {
 		return -1, err
 	}
-	defer s.put(n)
+	defer s.put(base)
+	n := base
+	if req.Path != "" {
+		if n, err = s.below(base, req); err != nil {
+			return -1, err
+		}
+		defer unix.Close(n.fd)
+	}
 	switch req.Op {
 	case goferwire.OpOpen:
 		return s.donate(n, req.Flags)
@@ -64,15 +79,13 @@ func (s *server) serve(req *goferwire.Request, resp *goferwire.Response) (fd int
 	case goferwire.OpGetXattr, goferwire.OpSetXattr, goferwire.OpListXattr, goferwire.OpRemoveXattr:
 		return -1, s.xattr(n, req, resp)
 	case goferwire.OpReaddir:
-		resp.Data, err = s.readdir(n, req.Off)
+		resp.Data, resp.Last, err = s.readdir(n, req.Off, s.data)
+		return -1, err
+	case goferwire.OpReaddirPlus:
+		resp.Data, resp.Last, err = s.readdirPlus(n, req.Off, s.raw, s.data)
 		return -1, err
 	case goferwire.OpLookup:
 		return s.lookup(n, req, resp)
-	case goferwire.OpOpenAt:
-		return s.openAt(n, req)
-	case goferwire.OpReaddirPlus:
-		resp.Data, err = s.readdirPlus(n, req.Off)
-		return -1, err
 	case goferwire.OpFsync:
 		return -1, s.fsync(n)
 	case goferwire.OpArmRename:
@@ -81,63 +94,120 @@ func (s *server) serve(req *goferwire.Request, resp *goferwire.Response) (fd int
 			return -1, err
 		}
 		s.put(n2)
-		return -1, s.armRename(renameKey{n.id, req.Node2, req.Name, req.Name2}, req.Flags)
+		return -1, s.armRename(renameKey{req.Node, req.Node2, req.Name, req.Name2}, req.Flags)
 	}
 	return -1, unix.ENOSYS
 }
 
-// passing looks one name up in n without making it a node for the peer: fn gets
-// a node that lives only that long.
-func (s *server) passing(n *node, name string, fn func(c *node, st *unix.Statx_t) (int, error)) (int, error) {
-	fd, err := s.openChild(n, name)
-	if err != nil {
-		return -1, err
-	}
-	defer unix.Close(fd)
+// passing makes a node of fd, an O_PATH descriptor reached from n, that lives
+// only as long as a request; its descriptor is the caller's to close. On failure
+// fd is closed.
+func (s *server) passing(n *node, fd int) (*node, *unix.Statx_t, error) {
 	st, err := fstatx(fd)
-	if err != nil {
-		return -1, err
-	}
-	c := &node{mount: n.mount, fd: fd, fmt: uint32(st.Mode) & unix.S_IFMT}
-	if st.Mnt_id != n.key.hostMnt || devOf(st.Dev_major, st.Dev_minor) != n.key.dev {
-		if c.sealed, err = pseudo(fd); err != nil {
-			return -1, err
+	if err == nil {
+		c := &node{mount: n.mount, fd: fd, fmt: uint32(st.Mode) & unix.S_IFMT,
+			key: nodeKey{n.mount, st.Mnt_id, devOf(st.Dev_major, st.Dev_minor), st.Ino}}
+		if c.key.hostMnt != n.key.hostMnt || c.key.dev != n.key.dev {
+			c.sealed, err = pseudo(fd)
+		}
+		if err == nil {
+			return c, &st, nil
 		}
 	}
-	return fn(c, &st)
+	unix.Close(fd)
+	return nil, nil, err
+}
+
+// below finds the file that req names by a path. ESTALE if it is not there.
+func (s *server) below(n *node, req *goferwire.Request) (*node, error) {
+	c, err := s.descend(n, req.Path)
+	if err == unix.ENOENT || err == unix.ENOTDIR {
+		err = unix.ESTALE
+	}
+	if err == nil && (c.key.ino != req.Ino || c.key.dev != req.Dev) {
+		unix.Close(c.fd)
+		err = unix.ESTALE
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// descend follows a path of plain names from n: in one system call as long as
+// no mount of the host's is in the way, else name by name, so that nothing is
+// passed by that a walk would have refused.
+func (s *server) descend(n *node, path string) (*node, error) {
+	names := strings.Split(path, "/")
+	for _, name := range names {
+		if err := checkName(name); err != nil {
+			return nil, err
+		}
+	}
+	if n.fmt != unix.S_IFDIR {
+		return nil, unix.ENOTDIR
+	}
+	if n.sealed {
+		return nil, unix.EACCES
+	}
+	fd, err := unix.Openat2(n.fd, path, &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
+	})
+	switch err {
+	case nil:
+		c, _, err := s.passing(n, fd)
+		return c, err
+	case unix.EXDEV, unix.EAGAIN, unix.EINTR, unix.ENOSYS:
+	default:
+		return nil, err
+	}
+	c := n
+	for _, name := range names {
+		fd, err := s.openChild(c, name)
+		var next *node
+		if err == nil {
+			next, _, err = s.passing(c, fd)
+		}
+		if c != n {
+			unix.Close(c.fd)
+		}
+		if err != nil {
+			return nil, err
+		}
+		c = next
+	}
+	return c, nil
 }
 
 // lookup answers OpLookup.
 func (s *server) lookup(n *node, req *goferwire.Request, resp *goferwire.Response) (int, error) {
-	return s.passing(n, req.Name, func(c *node, st *unix.Statx_t) (int, error) {
-		e := goferwire.Entry{Name: req.Name}
-		fillEntry(&e, st)
-		resp.Data = e.Append(nil)
-		switch {
-		case c.fmt == unix.S_IFLNK && !c.sealed:
-			buf := make([]byte, unix.PathMax)
-			k, err := unix.Readlinkat(c.fd, "", buf)
-			if err != nil {
-				return -1, err
-			}
-			resp.Data = append(resp.Data, buf[:k]...)
-		case c.fmt == unix.S_IFREG && req.Flags&goferwire.LookupOpen != 0:
-			if fd, err := s.donate(c, unix.O_RDONLY); err == nil {
-				return fd, nil
-			}
+	fd, err := s.openChild(n, req.Name)
+	if err != nil {
+		return -1, err
+	}
+	c, st, err := s.passing(n, fd)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(fd)
+	e := goferwire.Entry{Name: req.Name}
+	fillEntry(&e, st)
+	resp.Data = e.Append(nil)
+	switch {
+	case c.fmt == unix.S_IFLNK && !c.sealed:
+		buf := make([]byte, unix.PathMax)
+		k, err := unix.Readlinkat(c.fd, "", buf)
+		if err != nil {
+			return -1, err
 		}
-		return -1, nil
-	})
-}
-
-// openAt answers OpOpenAt.
-func (s *server) openAt(n *node, req *goferwire.Request) (int, error) {
-	return s.passing(n, req.Name, func(c *node, st *unix.Statx_t) (int, error) {
-		if st.Ino != req.Size || devOf(st.Dev_major, st.Dev_minor) != req.Off {
-			return -1, unix.ESTALE
+		resp.Data = append(resp.Data, buf[:k]...)
+	case c.fmt == unix.S_IFREG && req.Flags&goferwire.LookupOpen != 0:
+		if fd, err := s.donate(c, unix.O_RDONLY); err == nil {
+			return fd, nil
 		}
-		return s.donate(c, req.Flags)
-	})
+	}
+	return -1, nil
 }
 
 // donate opens a regular file for the Sentry, with exactly the rights granted.

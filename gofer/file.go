@@ -6,6 +6,8 @@ import (
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
 	"golang.org/x/sys/unix"
+
+	"garrison/internal/goferwire"
 )
 
 // noCalls answers what is never reached (goferwire.ServedMessage) or makes no sense.
@@ -250,7 +252,7 @@ func (f *file) Readdir(offset uint64, count uint32) (p9.Dirents, error) {
 	if !f.opened.Load() {
 		return nil, linux.EBADF
 	}
-	raw, err := f.s.readdir(f.n, offset)
+	raw, _, err := f.s.readdir(f.n, offset, make([]byte, goferwire.MaxData))
 	if err != nil {
 		return nil, errno(err)
 	}

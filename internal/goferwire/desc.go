@@ -12,8 +12,9 @@ import (
 // repeats the request's id, so that one can't be taken for another's.
 //
 // Files are named by node id: the QID.Path of a walk over 9P, which the server
-// never uses twice in a connection. A node id is good as long as a fid refers
-// to it.
+// never uses twice in a connection; a node id is good as long as a fid refers
+// to it. Or by a path below such a node, without links and "..", and the inode
+// number that must be found there: so most files need no fid at all.
 
 // MaxPacket bounds a packet in bytes; MaxData what it carries beside the header.
 const (
@@ -21,15 +22,18 @@ const (
 	MaxData   = 64 << 10
 	// MaxName is NAME_MAX; names of extended attributes have the same limit.
 	MaxName = 255
+	// MaxPath bounds Request.Path.
+	MaxPath = 4000
 )
 
 // Op is what a request asks for.
 type Op uint16
 
-// The requests. Each says which fields of Request and Response it uses.
+// The requests. Each says which fields of Request and Response it uses, beside
+// those that name the file: Node, Path, Ino and Dev.
 const (
 	OpInvalid Op = iota
-	// OpOpen opens regular file Node with access mode Flags (O_RDONLY,
+	// OpOpen opens a regular file with access mode Flags (O_RDONLY,
 	// O_WRONLY, O_RDWR); the response has the descriptor.
 	OpOpen
 	// OpCreate makes regular file Name in directory Node with O_EXCL, with
@@ -44,7 +48,7 @@ const (
 	OpListXattr
 	OpRemoveXattr
 	// OpReaddir reads directory Node from cookie Off: Data is a run of struct
-	// linux_dirent64, empty at the end.
+	// linux_dirent64. Last says that there are no more.
 	OpReaddir
 	// OpReaddirPlus is OpReaddir with attributes: Data is a run of Entry.
 	OpReaddirPlus
@@ -52,9 +56,6 @@ const (
 	// target of a symbolic link. With LookupOpen in Flags, a descriptor to read a
 	// regular file comes along if it can be had. No fid is made.
 	OpLookup
-	// OpOpenAt is OpOpen of Name in directory Node, if that is the file with
-	// inode number Size and device Off; else ESTALE.
-	OpOpenAt
 	// OpFsync syncs Node.
 	OpFsync
 	// OpArmRename gives the next 9P rename of Name in Node to Name2 in Node2
@@ -83,6 +84,8 @@ type Request struct {
 	ID           uint32
 	Op           Op
 	Node, Node2  uint64
+	Path         string // from Node; then Ino and Dev are what must be there
+	Ino, Dev     uint64
 	Flags, Valid uint32
 	Mode         uint32
 	UID, GID     uint32
@@ -171,12 +174,13 @@ type Response struct {
 	ID    uint32
 	Errno uint32
 	HasFD bool
+	Last  bool // the end of a directory
 	Attr  Attr
 	Data  []byte
 }
 
 const (
-	reqFixed  = 4 + 2 + 8 + 8 + 4 + 4 + 4 + 4 + 4 + 8 + 8 + 8 + 8 + 2 + 2 + 4
+	reqFixed  = 4 + 2 + 8*4 + 4*5 + 8*4 + 2*3 + 4
 	respFixed = 4 + 4 + 1 + 4*3 + 8*5 + 4
 )
 
@@ -191,6 +195,8 @@ func (r *Request) Append(b []byte) []byte {
 	b = le.AppendUint16(b, uint16(r.Op))
 	b = le.AppendUint64(b, r.Node)
 	b = le.AppendUint64(b, r.Node2)
+	b = le.AppendUint64(b, r.Ino)
+	b = le.AppendUint64(b, r.Dev)
 	b = le.AppendUint32(b, r.Flags)
 	b = le.AppendUint32(b, r.Valid)
 	b = le.AppendUint32(b, r.Mode)
@@ -202,9 +208,11 @@ func (r *Request) Append(b []byte) []byte {
 	b = le.AppendUint64(b, uint64(r.Mtime))
 	b = le.AppendUint16(b, uint16(len(r.Name)))
 	b = le.AppendUint16(b, uint16(len(r.Name2)))
+	b = le.AppendUint16(b, uint16(len(r.Path)))
 	b = le.AppendUint32(b, uint32(len(r.Data)))
 	b = append(b, r.Name...)
 	b = append(b, r.Name2...)
+	b = append(b, r.Path...)
 	return append(b, r.Data...)
 }
 
@@ -217,6 +225,8 @@ func (r *Request) Decode(b []byte) error {
 	r.Op, b = Op(le.Uint16(b)), b[2:]
 	r.Node, b = le.Uint64(b), b[8:]
 	r.Node2, b = le.Uint64(b), b[8:]
+	r.Ino, b = le.Uint64(b), b[8:]
+	r.Dev, b = le.Uint64(b), b[8:]
 	r.Flags, b = le.Uint32(b), b[4:]
 	r.Valid, b = le.Uint32(b), b[4:]
 	r.Mode, b = le.Uint32(b), b[4:]
@@ -226,12 +236,13 @@ func (r *Request) Decode(b []byte) error {
 	r.Off, b = le.Uint64(b), b[8:]
 	r.Atime, b = int64(le.Uint64(b)), b[8:]
 	r.Mtime, b = int64(le.Uint64(b)), b[8:]
-	n1, n2, nd := int(le.Uint16(b)), int(le.Uint16(b[2:])), le.Uint32(b[4:])
-	b = b[8:]
-	if n1 > MaxName || n2 > MaxName || nd > MaxData || len(b) != n1+n2+int(nd) || r.Op == OpInvalid || r.Op >= opMax {
+	n1, n2, np, nd := int(le.Uint16(b)), int(le.Uint16(b[2:])), int(le.Uint16(b[4:])), le.Uint32(b[6:])
+	b = b[10:]
+	if n1 > MaxName || n2 > MaxName || np > MaxPath || nd > MaxData || len(b) != n1+n2+np+int(nd) || r.Op == OpInvalid || r.Op >= opMax {
 		return ErrPacket
 	}
-	r.Name, r.Name2, r.Data = string(b[:n1]), string(b[n1:n1+n2]), b[n1+n2:]
+	r.Name, r.Name2, b = string(b[:n1]), string(b[n1:n1+n2]), b[n1+n2:]
+	r.Path, r.Data = string(b[:np]), b[np:]
 	return nil
 }
 
@@ -239,11 +250,14 @@ func (r *Request) Decode(b []byte) error {
 func (r *Response) Append(b []byte) []byte {
 	b = le.AppendUint32(b, r.ID)
 	b = le.AppendUint32(b, r.Errno)
-	fd := byte(0)
+	flags := byte(0)
 	if r.HasFD {
-		fd = 1
+		flags |= 1
 	}
-	b = append(b, fd)
+	if r.Last {
+		flags |= 2
+	}
+	b = append(b, flags)
 	a := &r.Attr
 	b = le.AppendUint32(b, a.Mode)
 	b = le.AppendUint32(b, a.UID)
@@ -264,7 +278,7 @@ func (r *Response) Decode(b []byte) error {
 	}
 	r.ID, b = le.Uint32(b), b[4:]
 	r.Errno, b = le.Uint32(b), b[4:]
-	r.HasFD, b = b[0] != 0, b[1:]
+	r.HasFD, r.Last, b = b[0]&1 != 0, b[0]&2 != 0, b[1:]
 	a := &r.Attr
 	a.Mode, b = le.Uint32(b), b[4:]
 	a.UID, b = le.Uint32(b), b[4:]

@@ -34,12 +34,7 @@ func (i *inode) Lookup(_ vfs.Context, name string) (vfs.Inode, error) {
 	if e != nil {
 		return i.fs.inodeFor(i, e.Name, nil, 0, e), nil
 	}
-	f, node, err := i.acquire()
-	if err != nil {
-		return nil, err
-	}
-	defer i.release()
-	c, err := i.child(f, node, strings.Clone(name), true)
+	c, err := i.child(strings.Clone(name), true)
 	if err == abi.ENOENT {
 		i.missed()
 	}
@@ -49,25 +44,30 @@ func (i *inode) Lookup(_ vfs.Context, name string) (vfs.Inode, error) {
 	return c, nil
 }
 
-// child asks for a name in the directory, whose fid and node id are given. In
-// exclusive mode that is one message on the descriptor channel, which is the
-// faster one and brings a descriptor along if open is set: most files that are
-// looked up one by one are about to be read. In shared mode a fid must pin the
-// file, so that its number does not come to mean another one.
-func (i *inode) child(f p9.File, node uint64, name string, open bool) (*inode, error) {
+// child asks for a name in the directory. In exclusive mode that is one message
+// on the descriptor channel, which is the faster one and brings a descriptor
+// along if open is set: most files that are looked up one by one are about to be
+// read. In shared mode a fid must pin the file, so that its number does not come
+// to mean another one.
+func (i *inode) child(name string, open bool) (*inode, error) {
 	if !i.fs.opts.Exclusive {
+		f, _, err := i.acquire()
+		if err != nil {
+			return nil, err
+		}
+		defer i.release()
 		qids, cf, _, a, err := i.fs.walk(f, name)
 		if err != nil {
 			return nil, err
 		}
 		return i.fs.inodeFor(i, name, cf, qids[0].Path, attrOf(&a)), nil
 	}
-	req := goferwire.Request{Op: goferwire.OpLookup, Node: node, Name: name}
+	req := goferwire.Request{Op: goferwire.OpLookup, Name: name}
 	if open {
 		req.Flags = goferwire.LookupOpen
 	}
 	var resp goferwire.Response
-	fd, err := i.fs.c.call(&req, &resp)
+	fd, err := i.call(&req, &resp)
 	if err != nil {
 		return nil, err
 	}
@@ -149,11 +149,6 @@ func (i *inode) list(limit int) ([]vfs.Dirent, error) {
 	if ents != nil {
 		return ents, nil
 	}
-	_, node, err := i.acquire()
-	if err != nil {
-		return nil, err
-	}
-	defer i.release()
 	ents = []vfs.Dirent{}
 	// In exclusive mode attributes come along: most who list a directory look at
 	// its files next.
@@ -162,14 +157,15 @@ func (i *inode) list(limit int) ([]vfs.Dirent, error) {
 	if i.fs.opts.Exclusive && limit == 0 {
 		op, ahead = goferwire.OpReaddirPlus, map[string]*goferwire.Entry{}
 	}
-	for off := uint64(0); ; {
+	for off, last := uint64(0), false; !last; {
 		var resp goferwire.Response
-		if _, err := i.fs.c.call(&goferwire.Request{Op: op, Node: node, Off: off}, &resp); err != nil {
+		if _, err := i.call(&goferwire.Request{Op: op, Off: off}, &resp); err != nil {
 			return nil, err
 		}
-		if len(resp.Data) == 0 {
+		if last = resp.Last || len(resp.Data) == 0; len(resp.Data) == 0 {
 			break
 		}
+		var err error
 		if op == goferwire.OpReaddir {
 			off, err = parseDirents(resp.Data, func(ino uint64, typ uint8, name string) {
 				ents = addDirent(ents, ino, typ, name)
@@ -273,7 +269,7 @@ func (i *inode) changed(added, removed string) {
 
 // make runs op, which makes name in directory i, and returns the new inode.
 func (i *inode) make(name string, op func(f p9.File) error) (vfs.Inode, error) {
-	f, node, err := i.acquire()
+	f, _, err := i.acquire()
 	if err != nil {
 		return nil, err
 	}
@@ -281,9 +277,14 @@ func (i *inode) make(name string, op func(f p9.File) error) (vfs.Inode, error) {
 	if err := op(f); err != nil {
 		return nil, err
 	}
+	return i.madeChild(name)
+}
+
+// madeChild is the inode of name, which has just been made in directory i.
+func (i *inode) madeChild(name string) (vfs.Inode, error) {
 	name = strings.Clone(name)
 	i.changed(name, "")
-	c, err := i.child(f, node, name, false)
+	c, err := i.child(name, false)
 	if err != nil {
 		return nil, err
 	}
@@ -300,16 +301,15 @@ func (i *inode) Mknod(ctx vfs.Context, name string, mode uint16, rdev uint64) (v
 			return i.fs.c.err(err)
 		})
 	}
-	fd := -1
-	c, err := i.make(name, func(p9.File) (err error) {
-		var resp goferwire.Response
-		fd, err = i.fs.c.call(&goferwire.Request{Op: goferwire.OpCreate, Node: i.res.node, Name: name,
-			Mode: uint32(mode) & 07777, UID: uint32(uid), GID: uint32(gid)}, &resp)
-		return err
-	})
+	var resp goferwire.Response
+	fd, err := i.call(&goferwire.Request{Op: goferwire.OpCreate, Name: name, Mode: uint32(mode) & 07777, UID: uint32(uid), GID: uint32(gid)}, &resp)
+	if err != nil {
+		return nil, err
+	}
+	c, err := i.madeChild(name)
 	if err != nil {
 		if fd >= 0 {
-			closeFD(fd)
+			unix.Close(fd)
 		}
 		return nil, err
 	}
@@ -376,29 +376,30 @@ func (i *inode) Rmdir(_ vfs.Context, name string, child vfs.Inode) error {
 
 func (i *inode) remove(name string, child vfs.Inode, flags uint32) error {
 	c, _ := child.(*inode)
+	pinned := false
 	if c != nil {
-		// The file may be open, and can't be walked to afterwards.
-		if err := c.pin(); err == abi.ESTALE {
-			c = nil
-		} else if err != nil {
+		var ok bool
+		var err error
+		if pinned, ok, err = c.pin(); err != nil {
 			return err
+		} else if !ok {
+			c = nil
 		}
 	}
 	f, _, err := i.acquire()
-	if err != nil {
-		return err
+	if err == nil {
+		err = i.fs.c.err(f.UnlinkAt(name, flags))
+		i.release()
 	}
-	defer i.release()
-	err = i.fs.c.err(f.UnlinkAt(name, flags))
 	if err != nil {
-		if c != nil {
+		if pinned {
 			c.release()
 		}
 		return err
 	}
 	i.changed("", name)
 	if c != nil {
-		c.removed()
+		c.removed(pinned)
 	}
 	return nil
 }
@@ -417,16 +418,18 @@ func (i *inode) Rename(_ vfs.Context, name string, child vfs.Inode, newDir vfs.I
 		return abi.EINVAL
 	}
 	old, _ := replaced.(*inode)
+	pinned := false
 	if old != nil {
-		if err := old.pin(); err == abi.ESTALE {
-			old = nil
-		} else if err != nil {
+		var ok bool
+		var err error
+		if pinned, ok, err = old.pin(); err != nil {
 			return err
+		} else if !ok {
+			old = nil
 		}
 	}
-	err := i.rename(name, c, d, newName, flags)
-	if err != nil {
-		if old != nil {
+	if err := i.rename(name, c, d, newName, flags); err != nil {
+		if pinned {
 			old.release()
 		}
 		return err
@@ -439,17 +442,19 @@ func (i *inode) Rename(_ vfs.Context, name string, child vfs.Inode, newDir vfs.I
 	i.changed("", name)
 	d.changed(newName, "")
 	if old != nil {
-		old.removed()
+		old.removed(pinned)
 	}
 	return nil
 }
 
 func (i *inode) rename(name string, c, d *inode, newName string, flags uint32) error {
-	// Keep c's fid over the change of its name.
-	if _, _, err := c.acquire(); err != nil {
-		return err
+	if !i.fs.opts.Exclusive {
+		// Keep c's fid over the change of its name.
+		if _, _, err := c.acquire(); err != nil {
+			return err
+		}
+		defer c.release()
 	}
-	defer c.release()
 	f, node, err := i.acquire()
 	if err != nil {
 		return err
@@ -529,13 +534,8 @@ func (d *dirFile) Seek(_ vfs.Context, _ *vfs.File, cur, off int64, whence int) (
 
 // Sync implements vfs.FileOps.
 func (d *dirFile) Sync(vfs.Context, *vfs.File, bool) error {
-	_, node, err := d.i.acquire()
-	if err != nil {
-		return err
-	}
-	defer d.i.release()
 	var resp goferwire.Response
-	_, err = d.i.fs.c.call(&goferwire.Request{Op: goferwire.OpFsync, Node: node}, &resp)
+	_, err := d.i.call(&goferwire.Request{Op: goferwire.OpFsync}, &resp)
 	if err == abi.EROFS {
 		err = nil
 	}

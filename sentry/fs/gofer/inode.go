@@ -164,14 +164,8 @@ func (i *inode) SetAttr(ctx vfs.Context, s *vfs.SetAttr) error {
 			}
 		}
 	}
-	_, node, err := i.acquire()
-	if err != nil {
-		return err
-	}
-	defer i.release()
-	req.Node = node
 	var resp goferwire.Response
-	if _, err := i.fs.c.call(&req, &resp); err != nil {
+	if _, err := i.call(&req, &resp); err != nil {
 		i.stale() // a part may have been done
 		return err
 	}
@@ -226,7 +220,7 @@ func (i *inode) Readlink(vfs.Context) (string, error) {
 	}
 	if parent, name := i.where(); parent != nil && i.fs.opts.Exclusive {
 		// One message, which brings the target with it.
-		if c, err := parent.ask(name); err == nil && c == i {
+		if c, err := parent.child(name, false); err == nil && c == i {
 			i.mu.Lock()
 			defer i.mu.Unlock()
 			return i.link, nil
@@ -245,16 +239,6 @@ func (i *inode) Readlink(vfs.Context) (string, error) {
 	i.link = l
 	i.mu.Unlock()
 	return l, nil
-}
-
-// ask looks name up at the Gofer, whatever is known here.
-func (i *inode) ask(name string) (*inode, error) {
-	f, node, err := i.acquire()
-	if err != nil {
-		return nil, err
-	}
-	defer i.release()
-	return i.child(f, node, name, false)
 }
 
 // Revalidate implements vfs.Revalidator: in shared mode a cached name holds if
@@ -335,13 +319,8 @@ func (i *inode) xattr(op goferwire.Op, name string, value []byte, flags uint32) 
 	if len(name) > goferwire.MaxName {
 		return nil, abi.ERANGE
 	}
-	_, node, err := i.acquire()
-	if err != nil {
-		return nil, err
-	}
-	defer i.release()
 	var resp goferwire.Response
-	if _, err := i.fs.c.call(&goferwire.Request{Op: op, Node: node, Name: name, Data: value, Flags: flags}, &resp); err != nil {
+	if _, err := i.call(&goferwire.Request{Op: op, Name: name, Data: value, Flags: flags}, &resp); err != nil {
 		return nil, err
 	}
 	if op == goferwire.OpSetXattr || op == goferwire.OpRemoveXattr {

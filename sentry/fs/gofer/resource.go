@@ -205,10 +205,11 @@ func (r *resource) letGo() {
 	}
 }
 
-// removed notes that one of the file's names, which pin was called for, is gone.
-func (i *inode) removed() {
+// removed notes that one of the file's names is gone. pinned says that pin was
+// called for it.
+func (i *inode) removed(pinned bool) {
 	i.mu.Lock()
-	if i.fresh && i.fs.opts.Exclusive {
+	if i.fs.opts.Exclusive && (i.fresh || i.ftype == abi.S_IFDIR) {
 		if i.attr.Nlink > 0 {
 			i.attr.Nlink--
 		}
@@ -239,7 +240,9 @@ func (i *inode) removed() {
 	r := i.res
 	r.mu.Lock()
 	r.gone = true
-	r.busy-- // the pin
+	if pinned {
+		r.busy--
+	}
 	r.mu.Unlock()
 	r.letGo()
 }
@@ -295,11 +298,26 @@ func (i *inode) release() {
 	}
 }
 
-// pin keeps the fid for good: the name that it could be found by again is about
-// to go. It fails if the fid can't be had any more.
-func (i *inode) pin() error {
-	_, _, err := i.acquire()
-	return err
+// pin keeps the fid of a file that is about to lose a name for good, if it will
+// be needed: if the file is in use, or has other names, which we need not know.
+// ok is false if the fid can't be had any more.
+func (i *inode) pin() (pinned, ok bool, err error) {
+	if i.fs.opts.Exclusive {
+		i.res.mu.Lock()
+		opens := i.res.opens
+		i.res.mu.Unlock()
+		i.mu.Lock()
+		last := i.fresh && i.attr.Nlink == 1 || i.ftype == abi.S_IFDIR
+		i.mu.Unlock()
+		if opens == 0 && last {
+			return false, true, nil
+		}
+	}
+	_, _, err = i.acquire()
+	if err == abi.ESTALE || err == abi.ENOENT {
+		return false, false, nil
+	}
+	return err == nil, err == nil, err
 }
 
 // rewalk gets a new fid by the name of the file; i.res.mu is held. ESTALE if
@@ -404,35 +422,63 @@ func (i *inode) setWriteFD(fd int, both bool) {
 	}
 }
 
-// donated gets a new descriptor: by the name of the file if there is no fid,
-// which is one message less than getting a fid first.
+// donated gets a new descriptor.
 func (i *inode) donated(flags uint32) (int, error) {
-	req := goferwire.Request{Op: goferwire.OpOpen, Flags: flags}
-	var err error
-	i.res.mu.Lock()
-	fidless := i.res.fid == nil && !i.res.gone
-	i.res.mu.Unlock()
-	if parent, name := i.where(); fidless && parent != nil {
-		req.Op, req.Name, req.Size, req.Off = goferwire.OpOpenAt, name, i.key.ino, i.key.dev
-		if _, req.Node, err = parent.acquire(); err != nil {
-			return -1, err
-		}
-		defer parent.release()
-	} else {
-		if _, req.Node, err = i.acquire(); err != nil {
-			return -1, err
-		}
-		defer i.release()
-	}
 	var resp goferwire.Response
-	fd, err := i.fs.c.call(&req, &resp)
+	fd, err := i.call(&goferwire.Request{Op: goferwire.OpOpen, Flags: flags}, &resp)
 	if err == nil && fd < 0 {
 		err = abi.EIO
 	}
-	if err == abi.ENOENT && req.Op == goferwire.OpOpenAt {
-		err = abi.ESTALE
-	}
 	return fd, err
+}
+
+// call makes a request about i on the descriptor channel.
+func (i *inode) call(req *goferwire.Request, resp *goferwire.Response) (int, error) {
+	for tries := 0; ; tries++ {
+		base, err := i.address(req, tries < 3)
+		if err != nil {
+			return -1, err
+		}
+		fd, err := i.fs.c.call(req, resp)
+		base.release()
+		// A directory on the path may have been renamed meanwhile: then the path
+		// is another one now. In the end a fid decides.
+		if err != abi.ESTALE || req.Path == "" {
+			return fd, err
+		}
+	}
+}
+
+// address names i in req: by its fid's node if it has one, else, if that may be
+// and names are sure to hold (exclusive mode), by a path from the next directory
+// that has one. The inode that is returned must be released.
+func (i *inode) address(req *goferwire.Request, byPath bool) (*inode, error) {
+	req.Path, req.Ino, req.Dev = "", i.key.ino, i.key.dev
+	for d := i; ; {
+		r := d.res
+		r.mu.Lock()
+		if r.fid != nil && !r.c.dead.Load() {
+			r.busy++
+			r.c.touch(r)
+			req.Node = r.node
+			r.mu.Unlock()
+			return d, nil
+		}
+		gone := r.gone
+		r.mu.Unlock()
+		parent, name := d.where()
+		if gone || parent == nil || !byPath || !i.fs.opts.Exclusive || len(req.Path)+len(name) >= goferwire.MaxPath {
+			var err error
+			_, req.Node, err = d.acquire()
+			return d, err
+		}
+		if req.Path == "" {
+			req.Path = name
+		} else {
+			req.Path = name + "/" + req.Path
+		}
+		d = parent
+	}
 }
 
 // anyFD is a descriptor to make fstat and the like on; -1 if there is none.
