@@ -398,8 +398,7 @@ func (s *TCP) unlisten() {
 	s.listening = false
 	s.stack.mu.Unlock()
 	for _, c := range pending {
-		c.abort()
-		c.Release(nil)
+		c.close(true)
 	}
 	for _, c := range waiting {
 		c.mu.Lock()
@@ -410,13 +409,6 @@ func (s *TCP) unlisten() {
 		}
 	}
 	s.Queue.Notify(socket.EvIn | socket.EvOut | socket.EvHup)
-}
-
-// abort resets the peer.
-func (s *TCP) abort() {
-	if tx := s.tx.Load(); tx != nil {
-		tx.to.reset(abi.ECONNRESET)
-	}
 }
 
 // Shutdown implements socket.Socket (inet_shutdown).
@@ -450,7 +442,10 @@ func (s *TCP) Shutdown(_ vfs.Context, how int) error {
 }
 
 // Release implements vfs.FileOps (tcp_close).
-func (s *TCP) Release(*vfs.File) {
+func (s *TCP) Release(*vfs.File) { s.close(false) }
+
+// close ends the socket; with abort the peer is reset in any case.
+func (s *TCP) close(abort bool) {
 	if s.st.Load() == abi.TCP_LISTEN {
 		s.unlisten()
 	}
@@ -475,7 +470,7 @@ func (s *TCP) Release(*vfs.File) {
 		lost := rx.drop()
 		o := s.Opts()
 		if connected {
-			if lost || o.Linger && o.LingerSec == 0 {
+			if abort || lost || o.Linger && o.LingerSec == 0 {
 				tx.to.reset(abi.ECONNRESET)
 			} else {
 				tx.finish()
