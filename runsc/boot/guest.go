@@ -140,8 +140,7 @@ func limits(p *config.Process) *[abi.RLIMIT_NLIMITS]abi.Rlimit {
 // mounts connects to the Gofer and builds the mount namespace.
 func (g *guest) mounts(b *config.Boot, m *machine, v *vfs.VFS) (*vfs.MountNamespace, error) {
 	client, err := gofer.Connect(os.NewFile(uintptr(b.P9FD), "9p"), os.NewFile(uintptr(b.DonateFD), "descriptors"), func(err error) {
-		g.conn.Send(control.Message{Kind: control.Notice, Text: err.Error()})
-		g.k.Logf("%v", err)
+		g.k.Logf("%v", err) // the command line, whose child the Gofer is, tells the user
 	})
 	if err != nil {
 		return nil, err

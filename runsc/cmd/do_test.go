@@ -49,7 +49,7 @@ func runsc(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	timer := time.AfterFunc(10*time.Second, func() { c.Process.Kill() })
+	timer := time.AfterFunc(60*time.Second, func() { c.Process.Kill() })
 	err := c.Wait()
 	if !timer.Stop() {
 		t.Errorf("runsc %q did not end", args)
@@ -175,7 +175,7 @@ func start(t *testing.T, attr *syscall.SysProcAttr, flags ...string) *running {
 	t.Helper()
 	r := &running{}
 	args := append([]string{"do"}, flags...)
-	r.cmd = exec.Command(runscPath, append(args, "sh", "-c", "echo up; while :; do sleep 1000; done")...)
+	r.cmd = exec.Command(runscPath, append(args, "sh", "-c", "echo up; exec sleep 1000")...)
 	r.cmd.SysProcAttr = attr
 	r.cmd.Stderr = &r.stderr
 	r.cmd.Dir = "/"

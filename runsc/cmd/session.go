@@ -93,11 +93,14 @@ func (s *session) loop(sigs <-chan os.Signal, msgs <-chan control.Message, gone 
 		case sig := <-sigs:
 			s.signal(sig.(unix.Signal))
 		case e := <-goferDone:
-			// The Sentry notices too, gives the guest EIO and tells us so; a
-			// Gofer that failed before the guest ran has something to say.
+			// The guest gets EIO from now on. A Gofer that ended by itself
+			// does so because the Sentry hung up: that one has the word.
 			goferDone = nil
-			if !started || e.Output != "" {
-				fmt.Fprintf(os.Stderr, "runsc: the file server of the sandbox (runsc gofer) %s\n", describe(e))
+			if e.Status.Signaled() || e.Status.ExitStatus() != 0 {
+				fmt.Fprintf(os.Stderr, "runsc: the Gofer, the process that serves the sandbox's files, %s\n", describe(e))
+				if started {
+					fmt.Fprintln(os.Stderr, "runsc: every access to the host's files fails with EIO now")
+				}
 			}
 		case err := <-gone:
 			return s.lost(err, msgs)
