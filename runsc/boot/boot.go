@@ -75,6 +75,9 @@ func (g *guest) start(b *config.Boot) error {
 	if err := leaveHost(); err != nil {
 		return fmt.Errorf("shut the sandbox's kernel in: %w", err)
 	}
+	if err := m.start(b); err != nil {
+		return err
+	}
 	if err := lockDown(Rules(m.hostRules, b.Config.Network == "host"), b.Config.Debug); err != nil {
 		return err
 	}

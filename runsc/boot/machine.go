@@ -45,13 +45,22 @@ func newMachine(b *config.Boot) (*machine, error) {
 	if m.poller, err = host.NewPoller(); err != nil {
 		return nil, err
 	}
+	if err := ptrace.Prepare(); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// start makes the platform. Its first stub is forked here, when the host's
+// files and all capabilities are gone: stubs never had them.
+func (m *machine) start(b *config.Boot) error {
 	p, err := ptrace.New()
 	if err != nil {
-		return nil, fmt.Errorf("set up the platform %s: %w", b.Config.Platform, err)
+		return fmt.Errorf("set up the platform %s: %w", b.Config.Platform, err)
 	}
 	m.platform = p
 	m.hostRules = append(m.hostRules, ptrace.HostSyscalls...)
-	return m, nil
+	return nil
 }
 
 // A PlatformInfo is a platform that users can choose.
