@@ -12,7 +12,6 @@ bg %1 >/dev/null; jobs | sed 's/ \+/ /g'
 kill %1; wait %1 2>/dev/null; echo "job $?"
 for i in 1 2 3 4 5; do (sleep 0.0$i; exit $i) & done
 wait; echo all
-wait -n 2>/dev/null; echo "none $?"
 (trap 'echo int; exit 9' INT; kill -INT $BASHPID; sleep 1); echo $?
 bash -c 'kill -SEGV $$'; echo "segv $?"
 timeout 0.1 sleep 10; echo "timeout $?"
