@@ -294,6 +294,9 @@ func (k *Kernel) addTask(t, c *Task, f uint64, exitSignal int32, a *abi.CloneArg
 	if f&abi.CLONE_THREAD == 0 && t.sig.pendingNow.Load() {
 		return 0, abi.ERESTARTNOINTR
 	}
+	if k.liveTasks >= k.maxTasks {
+		return 0, abi.EAGAIN // kernel.threads-max
+	}
 	tid, err := k.rootPIDNS.allocate()
 	if err != nil {
 		return 0, err
@@ -327,7 +330,6 @@ func (k *Kernel) addTask(t, c *Task, f uint64, exitSignal int32, a *abi.CloneArg
 			n.ppid.Store(n.parent.tg.pid)
 			n.parent.tg.children[n] = struct{}{}
 		}
-		n.hasSubr = tg.hasSubr || tg.subreaper
 		c.tg = n
 		k.rootPIDNS.leaders[tid] = n
 		n.pgrp = tg.pgrp

@@ -225,12 +225,10 @@ func (k *Kernel) reparentLocked(t *Task, groupDead bool) {
 
 // reaperLocked finds who adopts tg's children: nil if nobody is left.
 func (k *Kernel) reaperLocked(tg *ThreadGroup) *Task {
-	if tg.hasSubr {
-		for p := tg.parent; p != nil; p = p.tg.parent {
-			if p.tg.subreaper {
-				if x := p.tg.otherLocked(nil); x != nil {
-					return x
-				}
+	for p := tg.parent; p != nil && p.tg != k.init; p = p.tg.parent {
+		if p.tg.subreaper {
+			if x := p.tg.otherLocked(nil); x != nil {
+				return x
 			}
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"io"
 	"log"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 
@@ -49,6 +50,9 @@ type Config struct {
 	CPUs int
 	// TotalMemory is the memory that guests see, in bytes.
 	TotalMemory uint64
+	// MaxTasks bounds the number of threads (kernel.threads-max); 0 means 4000.
+	// Each takes two of the host's.
+	MaxTasks int
 	// OnPanic is called with a message when the kernel's own invariants broke,
 	// before the process ends. It may be nil.
 	OnPanic func(msg string)
@@ -77,6 +81,7 @@ type Kernel struct {
 
 	cpus        int
 	totalMemory uint64
+	maxTasks    int
 	rootUserNS  *cred.UserNamespace
 	rootUTS     *UTSNamespace
 	rootPIDNS   *PIDNamespace
@@ -121,6 +126,12 @@ func New(c Config) (*Kernel, error) {
 	if k.totalMemory == 0 {
 		k.totalMemory = 2 << 30
 	}
+	if k.maxTasks = c.MaxTasks; k.maxTasks <= 0 {
+		k.maxTasks = 4000
+	}
+	// Tasks keep operating system threads to themselves; running out of them
+	// would end the process.
+	debug.SetMaxThreads(2*k.maxTasks + 10_000)
 	k.rootUTS.Set(c.Hostname, c.Domainname)
 	k.rootPIDNS = newPIDNamespace(nil)
 	k.clock.init()

@@ -48,12 +48,13 @@ func (t *Task) PriorityTargets(which, who int32) ([]*Task, error) {
 	return out, nil
 }
 
-// CPU is a CPU that t may be said to run on: the first of its affinity mask.
+// CPU is a CPU that t may be said to run on: the first of its affinity mask,
+// or else one that spreads tasks over all.
 func (t *Task) CPU() int {
 	for i, w := range t.Sched().Affinity {
 		if w != 0 {
 			return 64*i + int(lowest(abi.SigSet(w))) - 1
 		}
 	}
-	return 0
+	return int(t.TID()) % t.k.cpus
 }

@@ -325,7 +325,12 @@ type SchedAttr struct {
 func (t *Task) Sched() *SchedAttr { return t.sched.Load() }
 
 // SetSched replaces it.
-func (t *Task) SetSched(a *SchedAttr) { t.sched.Store(a) }
+func (t *Task) SetSched(a *SchedAttr) {
+	if a.Affinity != nil {
+		t.k.loader.VDSO().GetCPUBySyscall()
+	}
+	t.sched.Store(a)
+}
 
 // PDeathSig is the signal that t gets when its parent thread dies.
 func (t *Task) PDeathSig() int32 {

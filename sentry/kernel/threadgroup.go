@@ -37,7 +37,6 @@ type ThreadGroup struct {
 	exitSignal int32
 	execed     bool  // has called execve since it was made (setpgid)
 	subreaper  bool  // PR_SET_CHILD_SUBREAPER
-	hasSubr    bool  // an ancestor is a subreaper
 	zombie     bool  // all threads have exited
 	reaped     bool  // and somebody has waited for it
 	status     int32 // wait status, valid when zombie
@@ -46,7 +45,6 @@ type ThreadGroup struct {
 
 	protected   bool // pid 1 of a container: immune to signals it has no handler for
 	oomScoreAdj atomic.Int32
-	hasInit     bool
 	onExit      func(status int32) // called without locks
 }
 

@@ -50,6 +50,9 @@ func New(pf *pagefile.File, p platform.Platform) (*Loader, error) {
 	return l, nil
 }
 
+// VDSO is what all programs have mapped.
+func (l *Loader) VDSO() *vdso.VDSO { return l.vdso }
+
 // Creds is what the auxiliary vector says of the new program's credentials.
 type Creds struct {
 	UID, EUID, GID, EGID uint32

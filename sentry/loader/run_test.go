@@ -14,6 +14,7 @@ import (
 	"garrison/sentry/mm"
 	"garrison/sentry/pagefile"
 	"garrison/sentry/usermem"
+	"garrison/sentry/vfs"
 )
 
 // A machine runs one program on a real platform, with a handful of system calls.
@@ -224,5 +225,79 @@ func TestRun(t *testing.T) {
 				t.Errorf("clock_gettime made %d system calls", n)
 			}
 		})
+	}
+}
+
+// BenchmarkLoad is the Sentry's share of execve: a dynamic program into a new
+// address space, and the old one's release.
+func BenchmarkLoad(b *testing.B) { benchSpace(b, func(m *mm.MM) {}) }
+
+// BenchmarkFork is the Sentry's share of fork and exit.
+func BenchmarkFork(b *testing.B) {
+	var first *mm.MM
+	benchSpace(b, func(m *mm.MM) {
+		if first == nil {
+			m.IncUsers()
+			first = m
+		}
+		c, err := first.Fork()
+		if err != nil {
+			b.Fatal(err)
+		}
+		c.Flush()
+		c.DecUsers()
+	})
+	first.DecUsers()
+}
+
+func benchSpace(b *testing.B, each func(m *mm.MM)) {
+	img, err := os.ReadFile("/bin/sh")
+	if err != nil {
+		b.Skip("no /bin/sh")
+	}
+	p, err := ptrace.New()
+	if err != nil {
+		b.Skip(err)
+	}
+	defer p.Close()
+	pf := newPF(b)
+	l, err := New(pf, p)
+	if err != nil {
+		b.Fatal(err)
+	}
+	f := newFile(b, img)
+	defer f.DecRef()
+	ld, err := os.ReadFile("/lib64/ld-linux-x86-64.so.2")
+	if err != nil {
+		b.Skip(err)
+	}
+	interp := newFile(b, ld)
+	args := Args{File: f, Path: "sh", Argv: []string{"sh"}, StackLimit: 8 << 20, Open: func(string) (*vfs.File, error) { interp.IncRef(); return interp, nil }}
+	b.ReportAllocs()
+	var one *mm.MM
+	for b.Loop() {
+		m := one
+		if m == nil {
+			m, err = mm.New(p, pf)
+			if err != nil {
+				b.Fatal(err)
+			}
+			info, err := l.Load(nil, m, args)
+			if err != nil {
+				b.Fatal(err)
+			}
+			info.File.DecRef()
+			m.Flush()
+			if b.Name() == "BenchmarkFork" {
+				one = m
+			}
+		}
+		each(m)
+		if one == nil {
+			m.DecUsers()
+		}
+	}
+	if one != nil {
+		one.DecUsers()
 	}
 }

@@ -36,6 +36,7 @@ func Image() []byte { return image }
 type VDSO struct {
 	vvar, code object
 	len        uint64
+	getCPU     []byte // the word of the vvar page that leads to the host's getcpu
 }
 
 // object is a Mappable over pages that never go away.
@@ -64,8 +65,14 @@ func New(pf *pagefile.File, l platform.Layout) (*VDSO, error) {
 		vvar: object{pf.FD(), off, usermem.PageSize, platform.Read},
 		code: object{pf.FD(), off + usermem.PageSize, n, platform.Read | platform.Exec},
 		len:  n,
+
+		getCPU: pf.Slice(off+8*3, 8),
 	}, nil
 }
+
+// GetCPUBySyscall makes getcpu ask the kernel from now on: the host's answer
+// knows nothing of affinities that guests set.
+func (v *VDSO) GetCPUBySyscall() { binary.LittleEndian.PutUint64(v.getCPU, 0) }
 
 // Len is how much room Map needs, in bytes.
 func (v *VDSO) Len() uint64 { return usermem.PageSize + v.len }
