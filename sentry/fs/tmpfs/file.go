@@ -71,15 +71,15 @@ func done(n int64, err error) (int64, error) {
 
 // readPages copies from pages that exist.
 func (r *regular) readPages(dst *usermem.Buffer, x run) (int, error) {
-	pf := x.pf
-	return dst.Access(int(x.n), true, func(p []byte) (int, error) {
-		n := 0
-		for n < len(p) {
-			c := copy(p[n:], r.fs.pf.Slice(pf, uint64(len(p)-n)))
-			n, pf = n+c, pf+uint64(c)
+	done := 0
+	for done < int(x.n) {
+		n, err := dst.Write(r.fs.pf.Slice(x.pf+uint64(done), x.n-uint64(done)))
+		done += n
+		if err != nil || n == 0 {
+			return done, err
 		}
-		return n, nil
-	})
+	}
+	return done, nil
 }
 
 // readHost copies pages of which only the host knows whether they exist, so
@@ -188,15 +188,15 @@ func (r *regular) write(src *usermem.Buffer, off, n uint64) (uint64, error) {
 
 // writePages copies into pages that exist.
 func (r *regular) writePages(src *usermem.Buffer, x run) (int, error) {
-	pf := x.pf
-	return src.Access(int(x.n), false, func(p []byte) (int, error) {
-		n := 0
-		for n < len(p) {
-			c := copy(r.fs.pf.Slice(pf, uint64(len(p)-n)), p[n:])
-			n, pf = n+c, pf+uint64(c)
+	done := 0
+	for done < int(x.n) {
+		n, err := src.Read(r.fs.pf.Slice(x.pf+uint64(done), x.n-uint64(done)))
+		done += n
+		if err != nil || n == 0 {
+			return done, err
 		}
-		return n, nil
-	})
+	}
+	return done, nil
 }
 
 // writeNew copies into pages that may not exist: a write of the host's own
