@@ -24,6 +24,7 @@ import (
 	"garrison/sentry/kernel"
 	"garrison/sentry/socket"
 	"garrison/sentry/socket/inet"
+	"garrison/sentry/socket/netlink"
 	"garrison/sentry/socket/unix"
 	"garrison/sentry/strace"
 	"garrison/sentry/syscalls"
@@ -89,6 +90,7 @@ func socketFamilies() socket.Families {
 	lo := inet.NewStack()
 	return socket.Families{
 		abi.AF_UNIX: unix.New(), abi.AF_INET: &inet.Family{Stack: lo}, abi.AF_INET6: &inet.Family{Stack: lo, V6: true},
+		abi.AF_NETLINK: netlink.New(),
 	}
 }
 
