@@ -1,7 +1,9 @@
 package ptrace
 
 import (
+	"slices"
 	"sync"
+	"sync/atomic"
 
 	"garrison/abi"
 	"garrison/internal/spanset"
@@ -11,34 +13,39 @@ import (
 )
 
 // An addressSpace is a stub process. Its leader never runs guest code: it is
-// there for the keeper, who makes mapping calls by it when no other thread is
-// at hand.
+// there for calls that come when no thread of the space is the caller's own.
 type addressSpace struct {
-	p      *Platform
-	leader *stub
+	p    *Platform
+	proc process
+	ops  *[slotOps]op // the slot, as we see it
+
+	pending atomic.Bool  // the queue is not empty
+	running atomic.Int32 // threads in guest code, or about to look at pending
 
 	mu       sync.Mutex
 	queue    []op // not yet made
-	running  int  // threads in guest code
 	released bool
-	err      error // of a queued call: the space is not what it should be
+	err      error     // what a stub refused and could not be undone
+	bound    []*thread // threads with a stub in this process
+	parked   []int     // workers without a thread
 	mapped   spanset.Set[struct{}]
 }
 
-// NewAddressSpace implements platform.Platform.
-func (p *Platform) NewAddressSpace() (platform.AddressSpace, error) {
-	s, err := p.takeProcess()
-	if err != nil {
-		return nil, hostError(err)
-	}
-	a := &addressSpace{p: p, leader: s}
-	a.mapped.Init(func(v struct{}, _ uint64) struct{} { return v }, func(struct{}, uint64, struct{}) bool { return true })
-	return a, nil
+// maxQueue is how many calls may wait, maxParked how many workers may.
+const (
+	maxQueue  = 16 * slotOps
+	maxParked = 4
+)
+
+func newAddressSpace(p *Platform, proc process) *addressSpace {
+	a := &addressSpace{p: p, proc: proc, ops: opsAt(p.area.mem, slotOffset(proc.slot)), parked: []int{proc.worker}}
+	a.mapped.Init(nil, func(struct{}, uint64, struct{}) bool { return true })
+	return a
 }
 
 // check refuses ranges that are not the guest's.
 func (a *addressSpace) check(addr, length uint64) error {
-	if (addr|length)&(slotSize-1) != 0 || addr < a.p.layout.Min || addr+length < addr || addr+length > a.p.layout.Max {
+	if (addr|length)&(pageSize-1) != 0 || addr < a.p.layout.Min || addr+length < addr || addr+length > a.p.layout.Max {
 		return abi.EINVAL
 	}
 	return nil
@@ -49,17 +56,21 @@ func (a *addressSpace) Map(m platform.Mapping) error {
 	if err := a.check(m.Addr, m.Len); err != nil {
 		return err
 	}
-	if m.Len == 0 || m.Prot == 0 || m.Off&(slotSize-1) != 0 {
+	if m.Len == 0 || m.Prot == 0 || m.Prot&^(platform.Read|platform.Write|platform.Exec) != 0 || m.Off < 0 || m.Off&(pageSize-1) != 0 || m.FD < 0 {
 		return abi.EINVAL
 	}
-	flags := uint64(unix.MAP_SHARED | unix.MAP_FIXED | unix.MAP_NORESERVE)
+	flags := uint64(abi.MAP_SHARED | abi.MAP_FIXED | abi.MAP_NORESERVE)
 	if m.Populate {
-		flags |= unix.MAP_POPULATE
+		flags |= abi.MAP_POPULATE
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.mapped.Remove(nil, m.Addr, m.Addr+m.Len)
-	a.mapped.InsertMerge(spanset.Span[struct{}]{Start: m.Addr, End: m.Addr + m.Len})
+	s := spanset.Span[struct{}]{Start: m.Addr, End: m.Addr + m.Len}
+	if a.mapped.Overlaps(s.Start, s.End) {
+		var buf [8]spanset.Span[struct{}]
+		a.mapped.Remove(buf[:0], s.Start, s.End)
+	}
+	a.mapped.InsertMerge(s)
 	return a.add(op{unix.SYS_MMAP, m.Addr, m.Len, uint64(m.Prot), flags, uint64(m.FD), uint64(m.Off)})
 }
 
@@ -71,10 +82,13 @@ func (a *addressSpace) Unmap(addr, length uint64) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var buf [8]spanset.Span[struct{}]
-	if len(a.mapped.Remove(buf[:0], addr, addr+length)) == 0 {
+	// One call for all of it, from the first byte that is mapped to the last.
+	was := a.mapped.Remove(buf[:0], addr, addr+length)
+	if len(was) == 0 {
 		return nil
 	}
-	return a.add(op{unix.SYS_MUNMAP, addr, length})
+	lo, hi := was[0].Start, was[len(was)-1].End
+	return a.add(op{unix.SYS_MUNMAP, lo, hi - lo})
 }
 
 // Protect implements platform.AddressSpace.
@@ -82,33 +96,40 @@ func (a *addressSpace) Protect(addr, length uint64, prot platform.Prot) error {
 	if err := a.check(addr, length); err != nil || length == 0 {
 		return err
 	}
+	if prot&^(platform.Read|platform.Write|platform.Exec) != 0 {
+		return abi.EINVAL
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	// mprotect(2) stops at the first hole: one call for each piece.
 	var buf [8]spanset.Span[struct{}]
+	var first error
 	for _, s := range a.mapped.Collect(buf[:0], addr, addr+length) {
-		if err := a.add(op{unix.SYS_MPROTECT, s.Start, s.End - s.Start, uint64(prot)}); err != nil {
-			return err
+		if err := a.add(op{unix.SYS_MPROTECT, s.Start, s.End - s.Start, uint64(prot)}); err != nil && first == nil {
+			first = err
 		}
 	}
-	return nil
+	return first
 }
-
-// maxQueue is how many calls may wait.
-const maxQueue = 4 * slotOps
 
 // add queues a call, or makes it at once if a thread runs now. a.mu is held.
 func (a *addressSpace) add(o op) error {
 	if a.released || a.err != nil {
 		return a.err
 	}
-	if n := len(a.queue); n > 0 && a.queue[n-1].absorb(&o) {
+	n := len(a.queue)
+	switch {
+	case n > 0 && a.queue[n-1].absorb(&o):
+	case n > 0 && o.replaces(&a.queue[n-1]):
+		a.queue[n-1] = o
+	default:
+		a.queue = append(a.queue, o)
+	}
+	a.pending.Store(true)
+	if a.running.Load() == 0 && len(a.queue) < maxQueue {
 		return nil
 	}
-	a.queue = append(a.queue, o)
-	if a.running == 0 && len(a.queue) < maxQueue {
-		return nil
-	}
-	return a.flushByKeeper()
+	return a.flush()
 }
 
 // absorb extends the call o by next if one call can do both.
@@ -130,82 +151,161 @@ func (o *op) absorb(next *op) bool {
 	return true
 }
 
-// drain makes the queued calls by s, which the calling thread traces. a.mu is held.
-func (a *addressSpace) drain(s *stub) error {
-	sl := a.p.area.borrow()
-	defer a.p.area.giveBack(sl)
-	for q := a.queue; len(q) > 0; {
-		n := min(len(q), slotOps)
-		if err := s.runBatch(&a.p.area, sl, q[:n]); err != nil {
-			a.err = hostError(err)
-			return a.err
-		}
-		q = q[n:]
+// replaces reports whether the call old is in vain if o comes after it.
+func (o *op) replaces(old *op) bool {
+	if o[0] == unix.SYS_MPROTECT && old[0] != unix.SYS_MPROTECT {
+		return false
 	}
-	a.queue = a.queue[:0]
-	return nil
-}
-
-// flushByKeeper makes the queued calls by the leader. a.mu is held.
-func (a *addressSpace) flushByKeeper() (err error) {
-	if len(a.queue) == 0 {
-		return a.err
-	}
-	a.p.do(func() { err = a.drain(a.leader) })
-	return err
+	return o[1] <= old[1] && old[1]+old[2] <= o[1]+o[2]
 }
 
 // Flush implements platform.AddressSpace.
 func (a *addressSpace) Flush() error {
+	if !a.pending.Load() {
+		return nil
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.released || a.err != nil {
+	if a.released {
+		return nil
+	}
+	return a.flush()
+}
+
+// flush makes the queued calls by the calling thread's own stub, or else by
+// the leader. a.mu is held.
+func (a *addressSpace) flush() error {
+	if len(a.queue) == 0 || a.err != nil {
 		return a.err
 	}
-	return a.flushByKeeper()
-}
-
-// enter makes the queued calls by s and counts it among the running threads.
-// It reports whether s's registers were changed.
-func (a *addressSpace) enter(s *stub) (changed bool, err error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.released {
-		return false, errGone
-	}
-	if a.err != nil {
-		return false, a.err
-	}
-	if len(a.queue) > 0 {
-		changed = true
-		if err := a.drain(s); err != nil {
-			return true, err
+	self := gettid()
+	for _, t := range a.bound {
+		if t.tracer == self {
+			return a.flushBy(t)
 		}
 	}
-	a.running++
-	return changed, nil
+	defer lockThread()()
+	var first error
+	err := a.byLeader(func(s *stub) (err error) { first, err = a.drain(s); return err })
+	if err != nil {
+		return a.fail(err)
+	}
+	return first
 }
 
-func (a *addressSpace) leave() {
-	a.mu.Lock()
-	a.running--
-	a.mu.Unlock()
+// flushBy makes the queued calls by the stub of t, which runs on the calling
+// operating system thread and is not in guest code. a.mu is held.
+func (a *addressSpace) flushBy(t *thread) error {
+	if len(a.queue) == 0 || a.err != nil {
+		return a.err
+	}
+	t.loaded = false
+	first, err := a.drain(&t.stub)
+	if err != nil {
+		return a.fail(err)
+	}
+	return first
 }
 
-// newThread makes a stub thread that the calling operating system thread traces.
-func (a *addressSpace) newThread() (*stub, error) {
+// fail makes the space unusable. a.mu is held.
+func (a *addressSpace) fail(err error) error {
+	a.err = abi.FromHost(err)
+	a.queue = nil
+	a.pending.Store(false)
+	return a.err
+}
+
+// byLeader calls f with the leader, stopped. The caller has locked its thread;
+// a.mu is held.
+func (a *addressSpace) byLeader(f func(*stub) error) error {
+	// It sleeps: it wakes up where it is let.
+	a.p.monitor.bind(a.proc.tgid)
+	s, err := seize(a.proc.tgid, a.proc.tgid)
+	if err != nil {
+		return err
+	}
+	if err := f(&s); err != nil {
+		s.park()
+		return err
+	}
+	return s.park()
+}
+
+// drain makes the queued calls by s, which the calling thread traces. first is
+// the first that the host refused: what the refused call was about is unmapped
+// then, which the Sentry's memory manager finds out by a fault. err means that
+// the space can't go on. a.mu is held.
+func (a *addressSpace) drain(s *stub) (first, err error) {
+	for q := a.queue; len(q) > 0; {
+		n := copy(a.ops[:], q)
+		for at := 0; at < n; {
+			done, err := s.runSlot(at, n-at)
+			if err == nil {
+				break
+			}
+			if err == errGone {
+				return first, err
+			}
+			if first == nil {
+				first = abi.FromHost(err)
+			}
+			at += done
+			// The ops can't be taken from the slot: who knows what is read back.
+			bad := q[at]
+			if _, err := s.call(unix.SYS_MUNMAP, bad[1], bad[2]); err != nil {
+				return first, err
+			}
+			at++
+		}
+		q = q[n:]
+	}
+	a.queue = a.queue[:0]
+	if cap(a.queue) > 4*slotOps {
+		a.queue = nil
+	}
+	a.pending.Store(false)
+	return first, nil
+}
+
+// worker gives t a parked thread; t is bound from now on.
+func (a *addressSpace) worker(t *thread) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.released {
-		return nil, errGone
+		return errGone
 	}
 	var tid int
-	var err error
-	a.p.do(func() { tid, err = a.leader.cloneThread(&a.p.area) })
-	if err != nil {
-		return nil, err
+	if n := len(a.parked); n > 0 {
+		tid = a.parked[n-1]
+		a.parked = a.parked[:n-1]
+	} else if err := a.byLeader(func(s *stub) (err error) { tid, err = s.cloneThread(); return err }); err != nil {
+		return err
 	}
-	return attach(a.leader.pid, tid)
+	t.as, t.stub, t.tracer = a, stub{a.proc.tgid, tid}, gettid()
+	a.bound = append(a.bound, t)
+	return nil
+}
+
+// giveBack takes the stub of t back, which the calling thread should trace.
+func (a *addressSpace) giveBack(t *thread) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.released {
+		return // killed; being collected
+	}
+	if t.tracer != gettid() {
+		// It can be neither used nor let go. It stays among the bound, so that
+		// Release collects it with the others.
+		return
+	}
+	a.bound = slices.DeleteFunc(a.bound, func(b *thread) bool { return b == t })
+	if len(a.parked) >= maxParked {
+		t.stub.exit()
+	} else if t.stub.park() == nil {
+		a.parked = append(a.parked, t.stub.tid)
+	} else {
+		t.stub.wait() // it died
+	}
 }
 
 // Release implements platform.AddressSpace.
@@ -217,6 +317,12 @@ func (a *addressSpace) Release() {
 	}
 	a.released = true
 	a.queue = nil
+	a.pending.Store(false)
 	a.mapped.Clear()
-	a.p.discard(a.leader)
+	c := corpse{proc: a.proc}
+	for _, t := range a.bound {
+		c.threads = append(c.threads, t.stub.tid)
+	}
+	a.bound = nil
+	a.p.discard(c)
 }

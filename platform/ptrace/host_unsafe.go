@@ -2,139 +2,184 @@ package ptrace
 
 import (
 	"runtime"
+	"syscall"
 	"unsafe"
 
+	"garrison/abi"
 	"garrison/platform"
-
-	"golang.org/x/sys/unix"
 )
 
-// Requests and constants of ptrace(2) that x/sys/unix lacks.
+// Requests of ptrace(2) and constants that package abi lacks
+// (uapi/linux/ptrace.h, uapi/linux/elf.h).
 const (
-	ptraceSysemu = 31
-	ntX86Xstate  = 0x202
-	ptraceTraced = 0x80 // PTRACE_O_TRACESYSGOOD: bit in a syscall stop's signal
-	saNoCldStop  = 1    // SA_NOCLDSTOP
+	ptraceGetRegs = 12
+	ptraceSetRegs = 13
+	ptraceSysemu  = 31
+	ntX86Xstate   = 0x202
 )
+
+// In assembly: see there.
+func forkZygote() (pid int)
+func gadgetAddr() uintptr
+func currentCPU() int32
 
 // The calls below name host memory by address. Sound: each passes a pointer to
 // a live Go variable, converted in the call expression itself, and the kernel
 // does not keep it.
 
-func ptraceRegs(req int, pid int, r *platform.Registers) error {
-	_, _, e := unix.RawSyscall6(unix.SYS_PTRACE, uintptr(req), uintptr(pid), 0, uintptr(unsafe.Pointer(r)), 0, 0)
-	if e != 0 {
-		return e
-	}
-	return nil
+// ptrace makes a request that does not block, so the Go scheduler need not know.
+func ptrace(req, tid int, addr, data uintptr) abi.Errno {
+	_, _, e := syscall.RawSyscall6(syscall.SYS_PTRACE, uintptr(req), uintptr(tid), addr, data, 0, 0)
+	return abi.Errno(e)
 }
 
-func getRegs(pid int, r *platform.Registers) error { return ptraceRegs(unix.PTRACE_GETREGS, pid, r) }
-func setRegs(pid int, r *platform.Registers) error { return ptraceRegs(unix.PTRACE_SETREGS, pid, r) }
-
-func getSiginfo(pid int, s *siginfo) error {
-	_, _, e := unix.RawSyscall6(unix.SYS_PTRACE, unix.PTRACE_GETSIGINFO, uintptr(pid), 0, uintptr(unsafe.Pointer(s)), 0, 0)
-	if e != 0 {
-		return e
-	}
-	return nil
+func getRegs(tid int, r *platform.Registers) abi.Errno {
+	_, _, e := syscall.RawSyscall6(syscall.SYS_PTRACE, ptraceGetRegs, uintptr(tid), 0, uintptr(unsafe.Pointer(r)), 0, 0)
+	return abi.Errno(e)
 }
 
-// siginfo is the head of siginfo_t with the fault address.
+func setRegs(tid int, r *platform.Registers) abi.Errno {
+	_, _, e := syscall.RawSyscall6(syscall.SYS_PTRACE, ptraceSetRegs, uintptr(tid), 0, uintptr(unsafe.Pointer(r)), 0, 0)
+	return abi.Errno(e)
+}
+
+// siginfo is the head of siginfo_t, as a fault fills it in.
 type siginfo struct {
 	signo, errno, code, _ int32
 	addr                  uint64
 	_                     [104]byte
 }
 
-func regset(req, pid int, b []byte) (int, error) {
-	iov := unix.Iovec{Base: &b[0], Len: uint64(len(b))}
-	_, _, e := unix.RawSyscall6(unix.SYS_PTRACE, uintptr(req), uintptr(pid), ntX86Xstate, uintptr(unsafe.Pointer(&iov)), 0, 0)
+func getSiginfo(tid int, s *siginfo) abi.Errno {
+	_, _, e := syscall.RawSyscall6(syscall.SYS_PTRACE, abi.PTRACE_GETSIGINFO, uintptr(tid), 0, uintptr(unsafe.Pointer(s)), 0, 0)
+	return abi.Errno(e)
+}
+
+// rseqConfig is struct ptrace_rseq_configuration.
+type rseqConfig struct {
+	pointer   uint64
+	size      uint32
+	signature uint32
+	flags, _  uint32
+}
+
+// getRseq returns the restartable-sequences area (rseq(2)) of a stub; kernels
+// that can't say give EIO.
+func getRseq(tid int, c *rseqConfig) abi.Errno {
+	_, _, e := syscall.RawSyscall6(syscall.SYS_PTRACE, abi.PTRACE_GET_RSEQ_CONFIGURATION, uintptr(tid), unsafe.Sizeof(*c), uintptr(unsafe.Pointer(c)), 0, 0)
+	return abi.Errno(e)
+}
+
+// peek reads a word of a stub's memory.
+func peek(tid int, addr uint64) (uint64, abi.Errno) {
+	var w uint64
+	_, _, e := syscall.RawSyscall6(syscall.SYS_PTRACE, abi.PTRACE_PEEKDATA, uintptr(tid), uintptr(addr), uintptr(unsafe.Pointer(&w)), 0, 0)
+	return w, abi.Errno(e)
+}
+
+// getXstate and setXstate move the extended state (NT_X86_XSTATE).
+func getXstate(tid int, b []byte) (int, abi.Errno) { return xstate(abi.PTRACE_GETREGSET, tid, b) }
+
+func setXstate(tid int, b []byte) abi.Errno {
+	_, e := xstate(abi.PTRACE_SETREGSET, tid, b)
+	return e
+}
+
+func xstate(req, tid int, b []byte) (int, abi.Errno) {
+	iov := syscall.Iovec{Base: unsafe.SliceData(b), Len: uint64(len(b))}
+	_, _, e := syscall.RawSyscall6(syscall.SYS_PTRACE, uintptr(req), uintptr(tid), ntX86Xstate, uintptr(unsafe.Pointer(&iov)), 0, 0)
 	runtime.KeepAlive(b)
-	if e != 0 {
-		return 0, e
-	}
-	return int(iov.Len), nil
+	return int(iov.Len), abi.Errno(e)
 }
 
-func ptrace(req, pid int, addr, data uintptr) error {
-	_, _, e := unix.RawSyscall6(unix.SYS_PTRACE, uintptr(req), uintptr(pid), addr, data, 0, 0)
-	if e != 0 {
-		return e
-	}
-	return nil
-}
-
-// wait4 waits for one thread, without rusage. Blocking waits tell the Go
-// scheduler; see waitStop.
-func wait4(pid int, ws *unix.WaitStatus, options int) (int, error) {
-	var status int32
+// wait4 waits for one thread of ours to stop or end. It tells the Go scheduler
+// that it may block.
+func wait4(tid int) (waitStatus, abi.Errno) {
+	var status uint32
 	for {
-		r, _, e := unix.Syscall6(unix.SYS_WAIT4, uintptr(pid), uintptr(unsafe.Pointer(&status)), uintptr(options), 0, 0, 0)
-		if e == unix.EINTR {
-			continue
+		_, _, e := syscall.Syscall6(syscall.SYS_WAIT4, uintptr(tid), uintptr(unsafe.Pointer(&status)), syscall.WALL, 0, 0, 0)
+		if e != syscall.EINTR {
+			return waitStatus(status), abi.Errno(e)
 		}
-		*ws = unix.WaitStatus(status)
-		if e != 0 {
-			return 0, e
+	}
+}
+
+// cpuSet is a cpu_set_t, for up to 4096 CPUs.
+type cpuSet [64]uint64
+
+func (c *cpuSet) count() (n int) {
+	for _, w := range c {
+		for ; w != 0; w &= w - 1 {
+			n++
 		}
-		return int(r), nil
 	}
+	return n
 }
 
-func currentCPU() int {
-	var cpu uint32
-	unix.RawSyscall(unix.SYS_GETCPU, uintptr(unsafe.Pointer(&cpu)), 0, 0)
-	return int(cpu)
+func getAffinity(set *cpuSet) abi.Errno {
+	_, _, e := syscall.RawSyscall(syscall.SYS_SCHED_GETAFFINITY, 0, unsafe.Sizeof(*set), uintptr(unsafe.Pointer(set)))
+	return abi.Errno(e)
 }
 
-func setAffinity(tid int, set *unix.CPUSet) {
-	unix.RawSyscall(unix.SYS_SCHED_SETAFFINITY, uintptr(tid), unsafe.Sizeof(*set), uintptr(unsafe.Pointer(set)))
+func setAffinity(tid int, set *cpuSet) abi.Errno {
+	_, _, e := syscall.RawSyscall(syscall.SYS_SCHED_SETAFFINITY, uintptr(tid), unsafe.Sizeof(*set), uintptr(unsafe.Pointer(set)))
+	return abi.Errno(e)
 }
 
-// quietSIGCHLD makes the kernel not send SIGCHLD when a tracee stops: each trap
-// would run the Go runtime's handler. The default action ignores the signal,
-// and SA_NOCLDSTOP keeps it from being sent for stops at all.
-func quietSIGCHLD() error {
-	act := struct {
-		handler, flags, restorer, mask uint64
-	}{flags: saNoCldStop}
-	_, _, e := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGCHLD), uintptr(unsafe.Pointer(&act)), 0, 8, 0, 0)
-	if e != 0 {
-		return e
-	}
-	return nil
+func gettid() int {
+	tid, _, _ := syscall.RawSyscall(syscall.SYS_GETTID, 0, 0, 0)
+	return int(tid)
 }
 
-// The Go runtime's own hooks around fork: all signals blocked, no preemption.
-//
-//go:linkname beforeFork syscall.runtime_BeforeFork
-func beforeFork()
+func tgkill(tgid, tid int, sig syscall.Signal) {
+	syscall.RawSyscall(syscall.SYS_TGKILL, uintptr(tgid), uintptr(tid), uintptr(sig))
+}
 
-//go:linkname afterFork syscall.runtime_AfterFork
-func afterFork()
+// sigaction is struct kernel_sigaction of the host's.
+type sigaction struct {
+	handler, flags, restorer, mask uint64
+}
 
-// forkStopped forks a child that shares our descriptor table, is traced by this
-// thread and stops. In the child nothing may run that could need the Go
-// runtime: only raw system calls, on the current stack.
-//
-//go:norace
-//go:nosplit
-//go:noinline
-func forkStopped() (int, unix.Errno) {
-	beforeFork()
-	pid, _, e := unix.RawSyscall6(unix.SYS_CLONE, uintptr(unix.SIGCHLD)|unix.CLONE_FILES, 0, 0, 0, 0, 0)
-	if e != 0 || pid != 0 {
-		afterFork()
-		return int(pid), e
+// quietSIGCHLD makes the kernel not send SIGCHLD when a tracee stops, which
+// would run the Go runtime's handler at each trap. The handler itself stays.
+func quietSIGCHLD() abi.Errno {
+	const saNoCldStop = 1
+	var act sigaction
+	_, _, e := syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(syscall.SIGCHLD), 0, uintptr(unsafe.Pointer(&act)), 8, 0, 0)
+	if e != 0 || act.flags&saNoCldStop != 0 {
+		return abi.Errno(e)
 	}
-	unix.RawSyscall6(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0, 0)
-	_, _, e = unix.RawSyscall6(unix.SYS_PTRACE, unix.PTRACE_TRACEME, 0, 0, 0, 0, 0)
-	if e == 0 {
-		self, _, _ := unix.RawSyscall(unix.SYS_GETPID, 0, 0, 0)
-		unix.RawSyscall(unix.SYS_KILL, self, uintptr(unix.SIGSTOP), 0)
+	act.flags |= saNoCldStop
+	_, _, e = syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(syscall.SIGCHLD), uintptr(unsafe.Pointer(&act)), 0, 8, 0, 0)
+	return abi.Errno(e)
+}
+
+// fork forks the zygote with all signals blocked: the child must not run the
+// Go runtime's handlers. The calling thread becomes its tracer.
+func fork() (int, abi.Errno) {
+	all, old := ^uint64(0), uint64(0)
+	syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, abi.SIG_SETMASK, uintptr(unsafe.Pointer(&all)), uintptr(unsafe.Pointer(&old)), 8, 0, 0)
+	pid := forkZygote()
+	syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, abi.SIG_SETMASK, uintptr(unsafe.Pointer(&old)), 0, 8, 0, 0)
+	if pid < 0 {
+		return 0, abi.Errno(-pid)
 	}
-	for {
-		unix.RawSyscall(unix.SYS_EXIT, uintptr(e)&0xff, 0, 0)
-	}
+	return pid, 0
+}
+
+// addrOf is where b lies in our memory, and in the zygote's copy of it while it
+// has one. Sound: b is not moved, it is on the heap; callers keep it alive.
+func addrOf(b []byte) uint64 { return uint64(uintptr(unsafe.Pointer(unsafe.SliceData(b)))) }
+
+// opsAt returns the operations at off in mem. Sound: a slot lies within mem,
+// which is page aligned and stays mapped as long as the platform.
+func opsAt(mem []byte, off int) *[slotOps]op {
+	return (*[slotOps]op)(unsafe.Pointer(&mem[off : off+slotSize][0]))
+}
+
+// bytesAt returns n bytes of a mapping that the kernel made at addr and that
+// stays: the host's vDSO.
+func bytesAt(addr uint64, n int) []byte {
+	p := uintptr(addr)
+	return unsafe.Slice(*(**byte)(unsafe.Pointer(&p)), n)
 }

@@ -6,34 +6,35 @@ import (
 	"time"
 )
 
-// monitorTick is how long guest code may run, bound to its tracer's CPU, before
-// it may go anywhere: two of these.
-const monitorTick = 5 * time.Millisecond
+const (
+	// monitorTick is how often the monitor looks while guest code runs.
+	monitorTick = 5 * time.Millisecond
+	// A stub that trapped less often than this in a tick, and was in guest code
+	// at its end, computes: it may run anywhere.
+	fewTraps = 5
+	// One that trapped more often than this does better beside its tracer.
+	manyTraps = 20
+	// idleTicks without any guest code end the ticking.
+	idleTicks = 3
+)
 
-// A monitor lets stubs that compute go: binding a stub to the CPU of its tracer
-// is right while it makes system calls, and wrong when two that compute share a
-// CPU. It ticks only while some bound stub runs guest code.
+// A monitor decides which stubs are bound to the CPU of their tracers: that is
+// right while they make system calls, and wrong when two that compute share a
+// CPU. It ticks only while guest code runs.
 type monitor struct {
 	off    bool // there is but one CPU
 	p      *Platform
 	active atomic.Bool
-	begin  chan struct{}
-	done   chan struct{}
 
 	mu      sync.Mutex
 	threads map[*thread]struct{}
 }
 
-func (m *monitor) start(p *Platform) {
+func (m *monitor) init(p *Platform) {
 	m.p = p
-	m.off = p.cpus.Count() < 2
-	m.begin = make(chan struct{}, 1)
-	m.done = make(chan struct{})
+	m.off = p.cpus.count() < 2
 	m.threads = make(map[*thread]struct{})
-	go m.loop()
 }
-
-func (m *monitor) stop() { close(m.done) }
 
 func (m *monitor) add(t *thread) {
 	m.mu.Lock()
@@ -47,57 +48,73 @@ func (m *monitor) remove(t *thread) {
 	m.mu.Unlock()
 }
 
+// bind lets a sleeping stub thread wake up on the caller's CPU.
+func (m *monitor) bind(tid int) {
+	if !m.off {
+		m.bindTo(tid, currentCPU())
+	}
+}
+
+func (m *monitor) bindTo(tid int, cpu int32) {
+	var set cpuSet
+	if int(cpu) < len(set)*64 {
+		set[cpu/64] = 1 << (cpu % 64)
+		setAffinity(tid, &set) // if it fails, it is but slower
+	}
+}
+
 // wake is called when a stub enters guest code.
 func (m *monitor) wake() {
-	if m.off || m.active.Load() || !m.active.CompareAndSwap(false, true) {
-		return
-	}
-	select {
-	case m.begin <- struct{}{}:
-	default:
+	if !m.off && !m.active.Load() && m.active.CompareAndSwap(false, true) {
+		go m.run()
 	}
 }
 
-func (m *monitor) loop() {
-	for {
-		select {
-		case <-m.begin:
-		case <-m.done:
+func (m *monitor) run() {
+	for idle := 0; ; {
+		time.Sleep(monitorTick)
+		if m.tick() {
+			idle = 0
+			continue
+		}
+		if idle++; idle < idleTicks {
+			continue
+		}
+		m.active.Store(false)
+		// Who came in between saw us active.
+		if !m.tick() || !m.active.CompareAndSwap(false, true) {
 			return
 		}
-		for idle := 0; idle < 2; {
-			time.Sleep(monitorTick)
-			if m.tick() {
-				idle = 0
-			} else if idle++; idle == 2 {
-				m.active.Store(false)
-				if m.tick() { // one came just now
-					m.active.Store(true)
-					idle = 0
-				}
-			}
-		}
 	}
 }
 
-// tick frees the stubs that have been in the same run since the last tick; it
-// reports whether any bound stub is in guest code.
-func (m *monitor) tick() bool {
+// tick looks at all threads and reports whether any ran guest code.
+func (m *monitor) tick() (busy bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	busy := false
 	for t := range m.threads {
-		n := t.runs.Load()
-		if n&1 == 0 || t.cpu.Load() < 0 {
+		inGuest, traps := t.inGuest.Load(), t.traps.Load()
+		n := traps - t.seen
+		t.seen = traps
+		if !inGuest && n == 0 {
+			t.ticks = 0
 			continue
 		}
-		if n != t.seen {
-			t.seen, busy = n, true
-			continue
-		}
-		if id := t.id.Load(); id != 0 {
-			t.cpu.Store(-1)
-			setAffinity(int(uint32(id)), &m.p.cpus)
+		busy = true
+		t.ticks++ // it may have begun late in its first tick
+		if t.free.Load() {
+			if n > manyTraps {
+				t.mu.Lock()
+				t.free.Store(false) // Run binds it
+				t.mu.Unlock()
+			}
+		} else if inGuest && n < fewTraps && t.ticks > 1 {
+			t.mu.Lock()
+			if t.tid != 0 {
+				t.free.Store(true)
+				setAffinity(t.tid, &m.p.cpus)
+			}
+			t.mu.Unlock()
 		}
 	}
 	return busy

@@ -4,31 +4,27 @@
 //
 // It does not interpret what stopped a guest. It uses no host feature beyond
 // ptrace(2), so it runs wherever a user may trace a child; each trap costs two
-// context switches, which is why tracer and tracee are kept on one CPU.
+// context switches, which is why tracer and tracee are kept on one CPU. All
+// stubs come from the zygote, a process that is empty but for a page of our
+// code and the host's vDSO; what they do for us is injected (stub.go), and so
+// the Sentry itself forks but once. ptrace(2) belongs to operating system
+// threads: a Thread's stub is traced by the thread that runs it, and every
+// other stub thread sleeps untraced until somebody needs it. A Thread must be
+// released on the operating system thread that ran it, before that ends:
+// otherwise the host kills the whole stub process (PTRACE_O_EXITKILL).
 //
-// The zygote, a process that is empty but for the stub page and the host's
-// vDSO, is forked from the Sentry once, before it gives up its privileges. All
-// other processes and threads are made by injecting clone into stubs, so the
-// Sentry itself forks no more. ptrace(2) belongs to operating system threads:
-// one locked goroutine, the keeper, traces the zygote and the leader of each
-// address space's process; the goroutine that uses a Thread traces its stub
-// thread. docs/HACKING.md tells more.
-//
-// Lock order: addressSpace.mu, then Platform.mu, then slots. Requests to the
-// keeper may be made with addressSpace.mu held; the keeper takes no locks but
-// Platform.mu.
+// Lock order: addressSpace.mu, then thread.mu, then Platform.mu; monitor.mu
+// before thread.mu.
 package ptrace
 
 import (
 	"fmt"
-	"os"
 	"runtime"
-	"strconv"
-	"strings"
 	"sync"
-	"sync/atomic"
+	"syscall"
 
 	"garrison/abi"
+	"garrison/internal/seccomp"
 	"garrison/platform"
 
 	"golang.org/x/sys/unix"
@@ -36,34 +32,48 @@ import (
 
 // HostSyscalls are the host system calls that this package makes after New has
 // returned, for the Sentry's seccomp list.
-var HostSyscalls = []uintptr{
-	unix.SYS_PTRACE, unix.SYS_WAIT4, unix.SYS_TGKILL, unix.SYS_KILL,
-	unix.SYS_SCHED_SETAFFINITY, unix.SYS_GETCPU, unix.SYS_GETPID,
+var HostSyscalls = []seccomp.Rule{
+	{Nr: unix.SYS_PTRACE, Args: []seccomp.Cond{seccomp.Eq(0,
+		ptraceSysemu, abi.PTRACE_CONT, ptraceGetRegs, ptraceSetRegs, abi.PTRACE_GETSIGINFO, abi.PTRACE_PEEKDATA,
+		abi.PTRACE_GETREGSET, abi.PTRACE_SETREGSET, abi.PTRACE_SEIZE, abi.PTRACE_INTERRUPT, abi.PTRACE_DETACH)},
+		Why: "platform ptrace: running stubs"},
+	{Nr: unix.SYS_WAIT4, Args: []seccomp.Cond{seccomp.Eq(2, unix.WALL)}, Why: "platform ptrace: stubs that stop or end"},
+	{Nr: unix.SYS_TGKILL, Args: []seccomp.Cond{seccomp.Eq(2, uint64(interruptSignal))}, Why: "platform ptrace: Thread.Interrupt"},
+	{Nr: unix.SYS_KILL, Args: []seccomp.Cond{seccomp.Eq(1, uint64(unix.SIGKILL))}, Why: "platform ptrace: AddressSpace.Release"},
+	{Nr: unix.SYS_SCHED_SETAFFINITY, Why: "platform ptrace: stubs follow their tracers"},
+	{Nr: unix.SYS_GETTID, Why: "platform ptrace: which stub is the caller's?"},
 }
 
-// interruptSignal makes a running stub thread stop. Its number does not matter
-// to guests: they never see host signals.
-const interruptSignal = unix.SIGURG
-
-// poolSize is how many empty stub processes wait to become address spaces.
-const poolSize = 4
+// interruptSignal makes a running stub thread stop. Its default action is to do
+// nothing, so that one that comes too late does no harm.
+const interruptSignal = syscall.SIGURG
 
 // A Platform is the ptrace platform.
 type Platform struct {
-	layout   platform.Layout
-	area     stubArea
-	zygote   *stub
-	cpus     unix.CPUSet
-	fpInit   []byte
-	requests chan func()
-	quit     chan struct{} // closed by Close
-	ended    chan struct{} // closed when the keeper has ended
-	pool     chan *stub
-	refill   atomic.Bool
+	layout platform.Layout
+	area   stubArea
+	cpus   cpuSet // that we may use
+	fpInit []byte // the extended state of a new program
+	fpMask uint64 // components of the extended state that guests may load
+
+	pool     chan process      // stub processes made ahead
+	refill   chan struct{}     // tells the keeper to fill the pool
+	requests chan chan<- reply // asks the keeper for a process, now
+	quit     chan struct{}     // closed by Close
+	ended    chan struct{}     // closed by the keeper
 	monitor  monitor
 
-	mu    sync.Mutex
-	dying []int // killed leaders, not yet reaped
+	mu        sync.Mutex
+	slots     int   // in use or used before
+	freeSlots []int // to be used again
+	dying     []corpse
+	reaping   bool           // a goroutine collects the dying
+	unreaped  sync.WaitGroup // processes that hold slots
+}
+
+type reply struct {
+	proc process
+	err  error
 }
 
 // Check reports why this host can't run the platform, or nil.
@@ -72,185 +82,51 @@ func Check() error {
 	if err != nil {
 		return err
 	}
-	p.Close()
+	defer p.Close()
+	as, err := p.NewAddressSpace()
+	if err != nil {
+		return fmt.Errorf("ptrace: make a stub process: %w", err)
+	}
+	as.Release()
 	return nil
 }
 
-// New makes the platform. It forks, reads /proc and maps memory: call it before
-// the Sentry is confined. Errors name what the host refused.
+// New makes the platform. It forks, so call it before seccomp(2) forbids that,
+// and with the user and group that the Sentry stays with: tracing needs equal
+// ones. Capabilities may be dropped before or after. Errors name what the host refused.
 func New() (*Platform, error) {
-	p := &Platform{requests: make(chan func()), quit: make(chan struct{}), ended: make(chan struct{}),
-		pool: make(chan *stub, poolSize)}
-	if err := unix.SchedGetaffinity(0, &p.cpus); err != nil {
-		return nil, fmt.Errorf("ptrace: read the CPU affinity: %w", err)
-	}
-	vvar, vdsoEnd, err := findVDSO()
-	if err != nil {
+	if err := Prepare(); err != nil {
 		return nil, err
 	}
-	// Two megabytes below the vDSO's data lie the stub pages; guests get what is below.
-	p.area.base = (vvar - 2<<20) &^ (2<<20 - 1)
-	p.area.vdsoStart, p.area.vdsoEnd = vvar, vdsoEnd
+	p := &Platform{
+		pool:     make(chan process, poolSize),
+		refill:   make(chan struct{}, 1),
+		requests: make(chan chan<- reply),
+		quit:     make(chan struct{}),
+		ended:    make(chan struct{}),
+	}
+	if e := getAffinity(&p.cpus); e != 0 {
+		return nil, fmt.Errorf("ptrace: read the CPU affinity: %w", e)
+	}
 	if err := p.area.init(); err != nil {
 		return nil, err
 	}
-	p.layout = platform.Layout{Min: 65536, Max: uint64(p.area.base)}
-	addVDSOSymbols(&p.layout, p.area.vdsoEnd)
-
+	p.monitor.init(p)
 	started := make(chan error)
 	go p.keeper(started)
 	if err := <-started; err != nil {
 		p.area.close()
 		return nil, err
 	}
-	p.monitor.start(p)
 	return p, nil
 }
 
-// keeper is the goroutine, on an operating system thread of its own, that
-// traces the zygote and all leaders. It ends with the platform.
-func (p *Platform) keeper(started chan<- error) {
-	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-	if err := quietSIGCHLD(); err != nil {
-		started <- fmt.Errorf("ptrace: set SIGCHLD's action: %w", err)
-		return
-	}
-	z, err := p.newZygote()
-	if err != nil {
-		started <- err
-		return
-	}
-	p.zygote = z
-	fp, err := z.fpState()
-	if err != nil {
-		started <- fmt.Errorf("ptrace: read the floating-point state: %w", err)
-		return
-	}
-	p.fpInit = initialFPState(len(fp))
-	started <- nil
-	p.fillPool()
-	for {
-		select {
-		case f := <-p.requests:
-			f()
-		case <-p.quit:
-			z.kill()
-			p.area.close()
-			close(p.ended)
-			return
-		}
-	}
-}
-
-// refillSoon makes the keeper fill the pool when it has time.
-func (p *Platform) refillSoon() {
-	if !p.refill.CompareAndSwap(false, true) {
-		return
-	}
-	go func() {
-		select {
-		case p.requests <- p.fillPool:
-		case <-p.quit:
-		}
-	}()
-}
-
-// do runs f on the keeper's thread and waits for it.
-func (p *Platform) do(f func()) {
-	done := make(chan struct{})
-	p.requests <- func() { f(); close(done) }
-	<-done
-}
-
-// fillPool makes stub processes until the pool is full. On the keeper's thread.
-func (p *Platform) fillPool() {
-	p.refill.Store(false)
-	p.reap()
-	for len(p.pool) < cap(p.pool) {
-		s, err := p.zygote.forkProcess(&p.area)
-		if err != nil {
-			return // the next NewAddressSpace reports it
-		}
-		p.pool <- s
-	}
-}
-
-// takeProcess returns an empty stub process.
-func (p *Platform) takeProcess() (*stub, error) {
-	select {
-	case s := <-p.pool:
-		if len(p.pool) <= poolSize/2 {
-			p.refillSoon()
-		}
-		return s, nil
-	default:
-	}
-	var s *stub
-	var err error
-	p.do(func() {
-		p.reap()
-		s, err = p.zygote.forkProcess(&p.area)
-	})
-	return s, err
-}
-
-// discard kills a leader. On any thread.
-func (p *Platform) discard(leader *stub) {
-	unix.Kill(leader.pid, unix.SIGKILL)
-	p.mu.Lock()
-	p.dying = append(p.dying, leader.pid)
-	n := len(p.dying)
-	p.mu.Unlock()
-	if n >= 2*poolSize {
-		p.refillSoon()
-	}
-}
-
-// reap collects killed leaders that have no other thread left. On the keeper's thread.
-func (p *Platform) reap() {
-	p.mu.Lock()
-	list := p.dying
-	p.dying = nil
-	p.mu.Unlock()
-	var left []int
-	for _, pid := range list {
-		var ws unix.WaitStatus
-		got, err := wait4(pid, &ws, unix.WALL|unix.WNOHANG)
-		if err == nil && (got == 0 || !ws.Exited() && !ws.Signaled()) {
-			left = append(left, pid)
-		}
-	}
-	p.mu.Lock()
-	p.dying = append(p.dying, left...)
-	p.mu.Unlock()
-}
-
-// Close kills the zygote and the pool. Address spaces must have been released.
+// Close ends the platform. All address spaces and threads must have been released.
 func (p *Platform) Close() {
-	p.do(func() {
-		for {
-			select {
-			case s := <-p.pool:
-				s.kill()
-				continue
-			default:
-			}
-			break
-		}
-		for range 100 {
-			p.reap()
-			p.mu.Lock()
-			n := len(p.dying)
-			p.mu.Unlock()
-			if n == 0 {
-				break
-			}
-			unix.Nanosleep(&unix.Timespec{Nsec: 1e6}, nil)
-		}
-	})
-	p.monitor.stop()
 	close(p.quit)
 	<-p.ended
+	p.unreaped.Wait()
+	p.area.close()
 }
 
 // Name implements platform.Platform.
@@ -259,35 +135,96 @@ func (p *Platform) Name() string { return "ptrace" }
 // Layout implements platform.Platform.
 func (p *Platform) Layout() platform.Layout { return p.layout }
 
-// findVDSO returns the range that the host's vDSO and its data take up.
-func findVDSO() (start, end uintptr, err error) {
-	maps, err := os.ReadFile("/proc/self/maps")
+// NewAddressSpace implements platform.Platform.
+func (p *Platform) NewAddressSpace() (platform.AddressSpace, error) {
+	proc, err := p.takeProcess()
 	if err != nil {
-		return 0, 0, fmt.Errorf("ptrace: find the vDSO: %w (is /proc mounted?)", err)
+		return nil, abi.FromHost(err)
 	}
-	for _, line := range strings.Split(string(maps), "\n") {
-		if !strings.HasSuffix(line, "[vdso]") && !strings.Contains(line, "[vvar") {
-			continue
-		}
-		span, _, _ := strings.Cut(line, " ")
-		lo, hi, _ := strings.Cut(span, "-")
-		l, err1 := strconv.ParseUint(lo, 16, 64)
-		h, err2 := strconv.ParseUint(hi, 16, 64)
-		if err1 != nil || err2 != nil {
-			return 0, 0, fmt.Errorf("ptrace: can't parse the line %q of /proc/self/maps", line)
-		}
-		if start == 0 || uintptr(l) < start {
-			start = uintptr(l)
-		}
-		end = max(end, uintptr(h))
-	}
-	if start == 0 {
-		// No vDSO (vdso=0 on the host's command line): only the stub is left out.
-		start = 0x7fff_ffff_f000
-		end = start
-	}
-	return start, end, nil
+	return newAddressSpace(p, proc), nil
 }
 
-// hostError translates an error of the host's.
-func hostError(err error) error { return abi.FromHost(err) }
+// NewThread implements platform.Platform.
+func (p *Platform) NewThread() (platform.Thread, error) {
+	return newThread(p), nil
+}
+
+// A corpse is a killed process, and those of its threads that are traced.
+type corpse struct {
+	proc    process
+	threads []int
+}
+
+// discard kills a process and has it collected. The killed threads' tracers
+// must not touch them any more.
+func (p *Platform) discard(c corpse) {
+	unix.Kill(c.proc.tgid, unix.SIGKILL)
+	p.mu.Lock()
+	p.dying = append(p.dying, c)
+	start := !p.reaping
+	p.reaping = true
+	p.mu.Unlock()
+	if start {
+		go p.reap()
+	}
+}
+
+// reap collects the dying. Any thread of ours may wait for any of our stubs;
+// the leader is not reported before its threads are gone.
+func (p *Platform) reap() {
+	for {
+		p.mu.Lock()
+		if len(p.dying) == 0 {
+			p.reaping = false
+			p.mu.Unlock()
+			return
+		}
+		c := p.dying[0]
+		p.dying = p.dying[1:]
+		p.mu.Unlock()
+		for _, tid := range c.threads {
+			collect(tid)
+		}
+		collect(c.proc.tgid)
+		p.giveSlot(c.proc.slot)
+	}
+}
+
+// collect waits for the end of a stub thread.
+func collect(tid int) {
+	for {
+		if st, e := wait4(tid); e != 0 || st.ended() {
+			return
+		}
+	}
+}
+
+// takeSlot reserves a slot, or returns -1.
+func (p *Platform) takeSlot() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := p.slots
+	if l := len(p.freeSlots); l > 0 {
+		n = p.freeSlots[l-1]
+		p.freeSlots = p.freeSlots[:l-1]
+	} else if n >= slotCount {
+		return -1
+	} else {
+		p.slots++
+	}
+	p.unreaped.Add(1)
+	return n
+}
+
+func (p *Platform) giveSlot(n int) {
+	p.mu.Lock()
+	p.freeSlots = append(p.freeSlots, n)
+	p.mu.Unlock()
+	p.unreaped.Done()
+}
+
+// lockThread is for calls that ptrace(2) wants on one operating system thread.
+func lockThread() func() {
+	runtime.LockOSThread()
+	return runtime.UnlockOSThread
+}

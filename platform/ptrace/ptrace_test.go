@@ -20,7 +20,6 @@ func TestConformance(t *testing.T) { platformtest.Run(t, newPlatform(t)) }
 
 func BenchmarkPlatform(b *testing.B) { platformtest.Benchmark(b, newPlatform(b)) }
 
-// TestNoLeaks makes many spaces and looks at what is left.
 func TestNoLeaks(t *testing.T) {
 	count := func() int {
 		fds, err := os.ReadDir("/proc/self/fd")

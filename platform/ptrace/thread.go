@@ -1,145 +1,265 @@
 package ptrace
 
 import (
-	"encoding/binary"
 	"fmt"
+	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"garrison/abi"
 	"garrison/platform"
-
-	"golang.org/x/sys/unix"
 )
 
 // A thread runs guest code by a stub thread in the address space that it was
 // last run in. The goroutine that uses it is locked to the operating system
 // thread that traces the stub.
 type thread struct {
-	p  *Platform
-	as *addressSpace
-	s  *stub
+	p      *Platform
+	as     *addressSpace // that stub is in, or nil
+	stub   stub
+	tracer int // the operating system thread
 
-	known  platform.Registers // what the stub's registers are
-	loaded bool               // known is right
-	fp     []byte             // to be loaded into the next stub; nil: nothing
+	host   platform.Registers // what the stub's registers are
+	loaded bool               // host is right
+	info   siginfo
+
+	fp      []byte // the extended state, while fpDirty
+	fpDirty bool   // to be loaded before guest code runs
 
 	interrupted atomic.Bool
-	id          atomic.Uint64 // the stub's pid and tid while it may run guest code; else 0
-	runs        atomic.Uint64 // odd while in guest code; for the monitor
-	cpu         atomic.Int32  // that the stub is bound to; -1 for none
-	seen        uint64        // runs when the monitor last looked; the monitor's
+	inGuest     atomic.Bool
+	traps       atomic.Uint32 // for the monitor
+	free        atomic.Bool   // the stub may run on any CPU; set by the monitor
+	cpu         int32         // that the stub was bound to, or -1
+
+	mu    sync.Mutex
+	tid   int // the stub's, for other threads; 0: none
+	tgid  int
+	seen  uint32 // the monitor's: traps at its last tick
+	ticks uint32 // the monitor's: ticks in a row that this thread was busy
 }
 
-// NewThread implements platform.Platform.
-func (p *Platform) NewThread() (platform.Thread, error) {
-	t := &thread{p: p}
-	t.cpu.Store(-1)
-	p.monitor.add(t)
-	return t, nil
-}
+func newThread(p *Platform) *thread { return &thread{p: p, cpu: -1, fpDirty: true} }
 
 // bind gets a stub thread in a.
 func (t *thread) bind(a *addressSpace) error {
-	if t.s != nil && t.fp == nil {
-		fp := make([]byte, len(t.p.fpInit))
-		t.FPState(fp)
-		t.fp = fp
-	}
+	t.keepFPState()
 	t.unbind()
-	s, err := a.newThread()
-	if err != nil {
+	if err := a.worker(t); err != nil {
 		return err
 	}
-	t.as, t.s, t.loaded = a, s, false
-	t.cpu.Store(-1)
-	if t.fp != nil {
-		if _, err := regset(unix.PTRACE_SETREGSET, s.tid, t.fp); err != nil {
-			return err
-		}
-		t.fp = nil
+	t.loaded = false
+	t.free.Store(false)
+	t.cpu = -1
+	t.follow() // the stub sleeps: it wakes up where it is let
+	if _, err := seize(t.stub.tgid, t.stub.tid); err != nil {
+		t.unbind()
+		return err
 	}
+	t.mu.Lock()
+	t.tgid, t.tid = t.stub.tgid, t.stub.tid
+	t.mu.Unlock()
+	t.p.monitor.add(t)
 	return nil
 }
 
-// unbind ends the stub thread.
+// unbind gives the stub thread back.
 func (t *thread) unbind() {
-	if t.s != nil {
-		t.s.exit(&t.p.area)
-		t.s, t.as = nil, nil
+	if t.as == nil {
+		return
 	}
+	t.p.monitor.remove(t)
+	t.mu.Lock()
+	t.tid = 0
+	t.mu.Unlock()
+	t.as.giveBack(t)
+	t.as = nil
 }
 
 // Release implements platform.Thread.
-func (t *thread) Release() {
-	t.p.monitor.remove(t)
-	t.unbind()
-}
+func (t *thread) Release() { t.unbind() }
 
 // Interrupt implements platform.Thread.
 func (t *thread) Interrupt() {
 	t.interrupted.Store(true)
-	if id := t.id.Load(); id != 0 {
-		unix.Tgkill(int(id>>32), int(uint32(id)), interruptSignal)
+	// Run looks at interrupted after it has set inGuest: one of us sees the other.
+	if !t.inGuest.Load() {
+		return
 	}
+	t.mu.Lock()
+	if t.tid != 0 {
+		tgkill(t.tgid, t.tid, interruptSignal)
+	}
+	t.mu.Unlock()
 }
 
-// sanitise makes r loadable: the rest is the guest's business.
-func sanitise(r *platform.Registers) platform.Registers {
-	c := *r
-	c.Cs, c.Ss = userCS, userSS
-	c.Eflags = c.Eflags&eflagsUser | eflagsFixed
-	c.Orig_rax = ^uint64(0) // the kernel must not restart a system call of ours
-	for _, sel := range []*uint64{&c.Ds, &c.Es, &c.Fs, &c.Gs} {
+// sanitise makes r loadable (PTRACE_SETREGS refuses kernel selectors and
+// addresses); the rest is the guest's business.
+func sanitise(r *platform.Registers) {
+	r.Cs, r.Ss = userCS, userSS
+	r.Eflags = r.Eflags&eflagsUser | eflagsFixed
+	r.Orig_rax = ^uint64(0) // the kernel must not restart a system call that we answered
+	for _, sel := range [...]*uint64{&r.Ds, &r.Es, &r.Fs, &r.Gs} {
 		if *sel&3 != 3 || *sel > 0xffff {
 			*sel = 0
 		}
 	}
-	const limit = 1<<47 - 4096 // TASK_SIZE_MAX
-	if c.Fs_base >= limit {
-		c.Fs_base = 0
+	if r.Fs_base >= taskSize {
+		r.Fs_base = 0
 	}
-	if c.Gs_base >= limit {
-		c.Gs_base = 0
+	if r.Gs_base >= taskSize {
+		r.Gs_base = 0
 	}
-	return c
 }
 
 // Run implements platform.Thread.
 func (t *thread) Run(as platform.AddressSpace, regs *platform.Registers) (platform.Trap, error) {
-	a := as.(*addressSpace)
+	a, ok := as.(*addressSpace)
+	if !ok {
+		return platform.Trap{}, abi.EINVAL
+	}
 	if t.as != a {
 		if err := t.bind(a); err != nil {
-			return platform.Trap{}, fmt.Errorf("ptrace: make a stub thread: %w", err)
+			return platform.Trap{}, fmt.Errorf("ptrace: bind a stub thread: %w", err)
 		}
 	}
-	changed, err := a.enter(t.s)
-	if err != nil {
-		return platform.Trap{}, fmt.Errorf("ptrace: change the stub's mappings: %w", err)
+	for {
+		if t.interrupted.Load() {
+			t.interrupted.Store(false)
+			return platform.Trap{Kind: platform.TrapInterrupted}, nil
+		}
+		if err := t.load(a, regs); err != nil {
+			return platform.Trap{}, err
+		}
+		if !t.free.Load() {
+			t.follow()
+		}
+		// From here on others see that we may be in guest code; what they asked
+		// for before that, we see.
+		a.running.Add(1)
+		t.inGuest.Store(true)
+		if a.pending.Load() || t.interrupted.Load() {
+			t.inGuest.Store(false)
+			a.running.Add(-1)
+			continue
+		}
+		t.p.monitor.wake()
+		kind, err := t.resume(regs)
+		t.inGuest.Store(false)
+		a.running.Add(-1)
+		t.traps.Add(1)
+		if err != nil {
+			return platform.Trap{}, t.explain("run guest code", err)
+		}
+		return kind, nil
 	}
-	want := sanitise(regs)
-	if changed || !t.loaded || want != t.known {
-		if err := setRegs(t.s.tid, &want); err != nil {
-			a.leave()
-			return platform.Trap{}, fmt.Errorf("ptrace: load the registers: %w", gone(err))
+}
+
+// load makes what is queued for a, and brings the stub's registers up to date.
+func (t *thread) load(a *addressSpace, regs *platform.Registers) error {
+	if a.pending.Load() {
+		a.mu.Lock()
+		err := a.flushBy(t)
+		a.mu.Unlock()
+		if err != nil {
+			return t.explain("change the stub's mappings", err)
 		}
 	}
-	t.loaded = false
-	t.follow()
-	t.id.Store(uint64(t.s.pid)<<32 | uint64(uint32(t.s.tid)))
-	t.runs.Add(1)
-	t.p.monitor.wake()
-	trap, err := t.resume(regs)
-	t.runs.Add(1)
-	t.id.Store(0)
-	a.leave()
-	if err != nil {
-		return trap, fmt.Errorf("ptrace: run guest code: %w", gone(err))
+	if t.fpDirty {
+		if err := t.loadFPState(); err != nil {
+			return t.explain("load the floating-point state", err)
+		}
 	}
-	t.known, t.loaded = *regs, true
-	if trap.Kind == platform.TrapSyscall || trap.Kind == platform.TrapSignal {
-		t.loaded = false // Orig_rax must be cleared
+	want := *regs
+	sanitise(&want)
+	if !t.loaded || want != t.host {
+		if e := setRegs(t.stub.tid, &want); e != 0 {
+			return t.explain("load the registers", gone(e))
+		}
+		t.host, t.loaded = want, true
 	}
-	return trap, nil
+	return nil
+}
+
+// explain says more than "killed" when it is the caller's mistake.
+func (t *thread) explain(what string, err error) error {
+	if err == errGone && t.tracer != gettid() {
+		return fmt.Errorf("ptrace: %s: this Thread ran on another operating system thread before", what)
+	}
+	return fmt.Errorf("ptrace: %s: %w", what, err)
+}
+
+// resume lets the stub run until something is to be reported.
+func (t *thread) resume(regs *platform.Registers) (platform.Trap, error) {
+	tid := t.stub.tid
+	for {
+		if e := ptrace(ptraceSysemu, tid, 0, 0); e != 0 {
+			return platform.Trap{}, gone(e)
+		}
+		st, err := t.stub.wait()
+		if err != nil {
+			return platform.Trap{}, err
+		}
+		sig := st.signal()
+		if sig == syscallStop {
+			if err := t.fetch(regs); err != nil {
+				return platform.Trap{}, err
+			}
+			// SYSCALL leaves Rip in Rcx; anything else was `int 0x80` or the
+			// like, which a kernel without 32-bit emulation faults.
+			if regs.Rcx == regs.Rip && regs.Cs == userCS {
+				return platform.Trap{Kind: platform.TrapSyscall}, nil
+			}
+			regs.Rip -= 2
+			regs.Rax = regs.Orig_rax
+			return platform.Trap{Kind: platform.TrapSignal, Signal: abi.SIGSEGV, Code: abi.SI_KERNEL}, nil
+		}
+		if st.event() != 0 {
+			continue // a group stop that somebody on the host asked for
+		}
+		switch sig {
+		case interruptSignal:
+			// Else one that came too late, and is swallowed.
+			if t.interrupted.Swap(false) {
+				return platform.Trap{Kind: platform.TrapInterrupted}, t.fetch(regs)
+			}
+		case syscall.SIGSEGV, syscall.SIGBUS, syscall.SIGILL, syscall.SIGFPE, syscall.SIGTRAP:
+			if e := getSiginfo(tid, &t.info); e != 0 {
+				return platform.Trap{}, gone(e)
+			}
+			if t.info.code <= 0 {
+				continue // sent by a process of the host's
+			}
+			if err := t.fetch(regs); err != nil {
+				return platform.Trap{}, err
+			}
+			return t.exception(sig, regs), nil
+		}
+	}
+}
+
+// fetch reads the stub's registers.
+func (t *thread) fetch(regs *platform.Registers) error {
+	if e := getRegs(t.stub.tid, &t.host); e != 0 {
+		return gone(e)
+	}
+	*regs = t.host
+	return nil
+}
+
+// exception translates a signal that guest code caused.
+func (t *thread) exception(sig syscall.Signal, regs *platform.Registers) platform.Trap {
+	code := t.info.code
+	trap := platform.Trap{Kind: platform.TrapSignal, Signal: int32(sig), Code: code, Addr: t.info.addr}
+	switch {
+	case code == abi.SI_KERNEL:
+		trap.Addr = 0
+	case sig == syscall.SIGSEGV && (code == abi.SEGV_MAPERR || code == abi.SEGV_ACCERR || code == abi.SEGV_PKUERR),
+		sig == syscall.SIGBUS && code == abi.BUS_ADRERR:
+		trap.Kind = platform.TrapFault
+		trap.Access = t.access(trap.Addr, regs.Rip)
+	}
+	return trap
 }
 
 // follow binds the stub to the CPU that its tracer is on: a switch between two
@@ -148,171 +268,14 @@ func (t *thread) follow() {
 	if t.p.monitor.off {
 		return
 	}
-	if cpu := int32(currentCPU()); cpu != t.cpu.Load() {
-		t.cpu.Store(cpu)
-		var set unix.CPUSet
-		set.Set(int(cpu))
-		setAffinity(t.s.tid, &set)
-	}
-}
-
-// resume lets the stub run until something is to be reported.
-func (t *thread) resume(regs *platform.Registers) (platform.Trap, error) {
-	tid := t.s.tid
-	for {
-		if t.interrupted.Load() {
-			// A signal that Interrupt sent may come later: it is swallowed then.
-			t.interrupted.Store(false)
-			return platform.Trap{Kind: platform.TrapInterrupted}, nil
-		}
-		if err := ptrace(ptraceSysemu, tid, 0, 0); err != nil {
-			return platform.Trap{}, err
-		}
-		sig, event, err := t.s.waitStop()
-		if err != nil {
-			return platform.Trap{}, err
-		}
-		if event != 0 {
-			continue // PTRACE_EVENT_STOP: a group stop that somebody on the host asked for
-		}
-		if sig == unix.SIGTRAP|ptraceTraced {
-			if err := getRegs(tid, regs); err != nil {
-				return platform.Trap{}, err
-			}
-			if regs.Rcx != regs.Rip {
-				// SYSCALL leaves Rip in Rcx; this was `int 0x80` or the like,
-				// which a kernel without 32-bit emulation faults.
-				regs.Rip -= 2
-				regs.Rax = regs.Orig_rax
-				return platform.Trap{Kind: platform.TrapSignal, Signal: abi.SIGSEGV, Code: abi.SI_KERNEL}, nil
-			}
-			return platform.Trap{Kind: platform.TrapSyscall}, nil
-		}
-		var info siginfo
-		if err := getSiginfo(tid, &info); err != nil {
-			return platform.Trap{}, err
-		}
-		if info.code <= 0 { // sent by a process of the host's
-			if sig == interruptSignal && t.interrupted.Swap(false) {
-				return platform.Trap{Kind: platform.TrapInterrupted}, getRegs(tid, regs)
-			}
-			continue
-		}
-		switch sig {
-		case unix.SIGSEGV, unix.SIGBUS, unix.SIGILL, unix.SIGFPE, unix.SIGTRAP:
-		default:
-			continue
-		}
-		if err := getRegs(tid, regs); err != nil {
-			return platform.Trap{}, err
-		}
-		return exception(sig, &info, regs), nil
-	}
-}
-
-// exception translates a signal that guest code caused.
-func exception(sig unix.Signal, info *siginfo, regs *platform.Registers) platform.Trap {
-	trap := platform.Trap{Kind: platform.TrapSignal, Signal: int32(sig), Code: info.code, Addr: info.addr}
-	if info.code == abi.SI_KERNEL {
-		trap.Addr = 0
-		return trap
-	}
-	if sig == unix.SIGSEGV && (info.code == abi.SEGV_MAPERR || info.code == abi.SEGV_ACCERR) ||
-		sig == unix.SIGBUS && info.code == abi.BUS_ADRERR {
-		trap.Kind = platform.TrapFault
-		// ptrace does not show the page fault's error code; only a fetch is
-		// known by its address.
-		if d := info.addr - regs.Rip; d < 15 && (d == 0 || info.addr&(slotSize-1) == 0) {
-			trap.Access = platform.Exec
-		}
-	}
-	return trap
-}
-
-// FPState implements platform.Thread.
-func (t *thread) FPState(dst []byte) int {
-	n := len(t.p.fpInit)
-	if len(dst) < n {
-		return n
-	}
-	switch {
-	case t.fp != nil:
-		copy(dst, t.fp)
-	case t.s != nil:
-		if _, err := regset(unix.PTRACE_GETREGSET, t.s.tid, dst[:n]); err == nil {
-			return n
-		}
-		fallthrough
-	default:
-		copy(dst, t.p.fpInit)
-	}
-	return n
-}
-
-// SetFPState implements platform.Thread.
-func (t *thread) SetFPState(src []byte) error {
-	n := len(t.p.fpInit)
-	if src == nil {
-		src = t.p.fpInit
-	}
-	if len(src) < n {
-		return abi.EINVAL
-	}
-	fp := append([]byte(nil), src[:n]...)
-	sanitiseFP(fp, t.p.fpInit)
-	if t.s == nil {
-		t.fp = fp
-		return nil
-	}
-	if _, err := regset(unix.PTRACE_SETREGSET, t.s.tid, fp); err != nil {
-		if err == unix.ESRCH {
-			return nil // the stub is dead: the next Run says so
-		}
-		return abi.EINVAL
-	}
-	return nil
-}
-
-// Offsets in the XSAVE area (Intel SDM 1, 13.4).
-const (
-	fpMXCSR     = 24
-	fpMXCSRMask = 28
-	fpXstateBV  = 512
-	fpHeaderEnd = 576
-)
-
-// initialFPState is the state of a new program: everything at its reset value.
-func initialFPState(n int) []byte {
-	b := make([]byte, n)
-	binary.LittleEndian.PutUint16(b[0:], 0x37f)
-	binary.LittleEndian.PutUint32(b[fpMXCSR:], 0x1f80)
-	binary.LittleEndian.PutUint32(b[fpMXCSRMask:], 0xffff)
-	if n >= fpHeaderEnd {
-		binary.LittleEndian.PutUint64(b[fpXstateBV:], 3) // x87 and SSE
-	}
-	return b
-}
-
-// sanitiseFP clears what XRSTOR would fault on.
-func sanitiseFP(fp, init []byte) {
-	mxcsr := binary.LittleEndian.Uint32(fp[fpMXCSR:])
-	binary.LittleEndian.PutUint32(fp[fpMXCSR:], mxcsr&binary.LittleEndian.Uint32(init[fpMXCSRMask:]))
-	if len(fp) < fpHeaderEnd {
+	cpu := currentCPU()
+	if cpu == t.cpu {
 		return
 	}
-	const standard = 0xff // x87, SSE, AVX, MPX, AVX-512: what user space may have
-	bv := binary.LittleEndian.Uint64(fp[fpXstateBV:])
-	binary.LittleEndian.PutUint64(fp[fpXstateBV:], bv&standard&supportedXstate(init))
-	clear(fp[fpXstateBV+8 : fpHeaderEnd])
-}
-
-// supportedXstate is the set of components that a state of this length can hold.
-func supportedXstate(init []byte) uint64 {
-	if len(init) <= fpHeaderEnd {
-		return 3
+	t.mu.Lock()
+	if !t.free.Load() {
+		t.cpu = cpu
+		t.p.monitor.bindTo(t.stub.tid, cpu)
 	}
-	if len(init) <= fpHeaderEnd+256 {
-		return 7
-	}
-	return 0xff
+	t.mu.Unlock()
 }
