@@ -91,15 +91,16 @@ func (i *inode) Attr(vfs.Context) (vfs.Attr, error) {
 	return i.attr, nil
 }
 
-// refresh gets the attributes: from a donated descriptor if there is one, which
-// costs no message.
+// refresh gets the attributes: in exclusive mode from a donated descriptor if
+// there is one, which costs no message. The owner it does not tell: the host
+// shows it as the Sentry's user namespace maps it, and that has no ids but one.
 func (i *inode) refresh() error {
 	i.mu.Lock()
 	seq := i.seq
 	i.mu.Unlock()
 	r := i.res
 	r.mu.Lock()
-	if fd := r.anyFD(); fd >= 0 {
+	if fd := r.anyFD(); fd >= 0 && i.fs.opts.Exclusive {
 		var st unix.Stat_t
 		err := unix.Fstat(fd, &st)
 		r.mu.Unlock()
@@ -108,7 +109,7 @@ func (i *inode) refresh() error {
 		}
 		i.mu.Lock()
 		a := &i.attr
-		a.Mode, a.UID, a.GID, a.Nlink = uint16(st.Mode), cred.UID(st.Uid), cred.GID(st.Gid), uint32(st.Nlink)
+		a.Mode, a.Nlink = uint16(st.Mode), uint32(st.Nlink)
 		a.Size, a.Blocks = uint64(st.Size), uint64(st.Blocks)
 		a.Atime, a.Mtime, a.Ctime = st.Atim.Nano(), st.Mtim.Nano(), st.Ctim.Nano()
 		i.fresh = i.seq == seq
