@@ -515,7 +515,7 @@ func FuzzMessages(f *testing.F) {
 
 // FuzzPackets sends arbitrary packets on the descriptor channel.
 func FuzzPackets(f *testing.F) {
-	for op := goferwire.OpOpen; op <= goferwire.OpArmRename; op++ {
+	for op := goferwire.OpOpen; op <= goferwire.OpExchange; op++ {
 		f.Add((&goferwire.Request{Op: op, Node: 1, Name: "f", Flags: 1, Data: []byte("x")}).Append(nil))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -95,8 +95,29 @@ func (s *descriptors) serve(req *goferwire.Request, resp *goferwire.Response) (f
 		}
 		s.put(n2)
 		return -1, s.armRename(renameKey{req.Node, req.Node2, req.Name, req.Name2}, req.Flags)
+	case goferwire.OpExchange:
+		n2, err := s.get(req.Node2)
+		if err != nil {
+			return -1, err
+		}
+		defer s.put(n2)
+		return -1, s.exchange(n, req.Name, n2, req.Name2)
 	}
 	return -1, unix.ENOSYS
+}
+
+// exchange answers OpExchange.
+func (s *server) exchange(n *node, name string, n2 *node, name2 string) error {
+	if err := s.mayMake(n, name); err != nil {
+		return err
+	}
+	if err := s.mayMake(n2, name2); err != nil {
+		return err
+	}
+	if n.mount != n2.mount {
+		return unix.EXDEV
+	}
+	return unix.Renameat2(n.fd, name, n2.fd, name2, unix.RENAME_EXCHANGE)
 }
 
 // passing makes a node of fd, an O_PATH descriptor reached from n, that lives

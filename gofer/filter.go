@@ -9,8 +9,8 @@ import (
 // threadFlags are those with which Go's runtime makes threads (runtime/os_linux.go).
 const threadFlags = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_SYSVSEM | unix.CLONE_THREAD | unix.CLONE_SETTLS
 
-// renameMask is every flag of renameat2 but RENAME_NOREPLACE.
-const renameMask = 0xffffffff &^ unix.RENAME_NOREPLACE
+// renameMask is every flag of renameat2 that is not served.
+const renameMask = 0xffffffff &^ (unix.RENAME_NOREPLACE | unix.RENAME_EXCHANGE)
 
 // runtimeRules are what Go's runtime calls for itself.
 var runtimeRules = []seccomp.Rule{

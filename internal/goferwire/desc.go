@@ -61,6 +61,10 @@ const (
 	// OpArmRename gives the next 9P rename of Name in Node to Name2 in Node2
 	// the flags of renameat2(2).
 	OpArmRename
+	// OpExchange swaps Name in Node with Name2 in Node2 (RENAME_EXCHANGE). Fids of
+	// the two and of what is below them are worth nothing afterwards: the 9P
+	// library goes on taking them for what had their names.
+	OpExchange
 	opMax
 )
 

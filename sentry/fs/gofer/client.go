@@ -116,6 +116,9 @@ func (c *Client) err(err error) error {
 	if err == nil {
 		return nil
 	}
+	if e, ok := err.(abi.Errno); ok {
+		return e
+	}
 	var e linux.Errno
 	if errors.As(err, &e) && !c.dead.Load() {
 		return abi.Errno(e)

@@ -269,12 +269,7 @@ func (i *inode) changed(added, removed string) {
 
 // make runs op, which makes name in directory i, and returns the new inode.
 func (i *inode) make(name string, op func(f p9.File) error) (vfs.Inode, error) {
-	f, _, err := i.acquire()
-	if err != nil {
-		return nil, err
-	}
-	defer i.release()
-	if err := op(f); err != nil {
+	if err := i.op(op); err != nil {
 		return nil, err
 	}
 	return i.madeChild(name)
@@ -327,7 +322,7 @@ func (i *inode) Mkdir(ctx vfs.Context, name string, mode uint16) (vfs.Inode, err
 	uid, gid := owner(ctx, i)
 	return i.make(name, func(f p9.File) error {
 		_, err := f.Mkdir(name, p9.FileMode(mode), p9.UID(uid), p9.GID(gid))
-		return i.fs.c.err(err)
+		return err
 	})
 }
 
@@ -336,7 +331,7 @@ func (i *inode) Symlink(ctx vfs.Context, name, target string) (vfs.Inode, error)
 	uid, gid := owner(ctx, i)
 	return i.make(name, func(f p9.File) error {
 		_, err := f.Symlink(target, name, p9.UID(uid), p9.GID(gid))
-		return i.fs.c.err(err)
+		return err
 	})
 }
 
@@ -351,12 +346,7 @@ func (i *inode) Link(_ vfs.Context, name string, target vfs.Inode) error {
 		return err
 	}
 	defer t.release()
-	f, _, err := i.acquire()
-	if err != nil {
-		return err
-	}
-	defer i.release()
-	err = i.fs.c.err(f.Link(tf, name))
+	err = i.op(func(f p9.File) error { return f.Link(tf, name) })
 	if err == nil {
 		i.changed(strings.Clone(name), "")
 		t.stale()
@@ -386,12 +376,7 @@ func (i *inode) remove(name string, child vfs.Inode, flags uint32) error {
 			c = nil
 		}
 	}
-	f, _, err := i.acquire()
-	if err == nil {
-		err = i.fs.c.err(f.UnlinkAt(name, flags))
-		i.release()
-	}
-	if err != nil {
+	if err := i.op(func(f p9.File) error { return f.UnlinkAt(name, flags) }); err != nil {
 		if pinned {
 			c.release()
 		}
@@ -404,7 +389,7 @@ func (i *inode) remove(name string, child vfs.Inode, flags uint32) error {
 	return nil
 }
 
-// Rename implements vfs.Inode. There is no exchange: see gofer.armRename.
+// Rename implements vfs.Inode.
 func (i *inode) Rename(_ vfs.Context, name string, child vfs.Inode, newDir vfs.Inode, newName string, replaced vfs.Inode, flags uint32) error {
 	d, ok := newDir.(*inode)
 	if !ok || d.fs != i.fs {
@@ -414,10 +399,13 @@ func (i *inode) Rename(_ vfs.Context, name string, child vfs.Inode, newDir vfs.I
 	if !ok {
 		return abi.EXDEV
 	}
+	old, _ := replaced.(*inode)
+	if flags == abi.RENAME_EXCHANGE && old != nil {
+		return i.exchange(name, c, d, newName, old)
+	}
 	if flags&^abi.RENAME_NOREPLACE != 0 {
 		return abi.EINVAL
 	}
-	old, _ := replaced.(*inode)
 	pinned := false
 	if old != nil {
 		var ok bool
@@ -455,24 +443,59 @@ func (i *inode) rename(name string, c, d *inode, newName string, flags uint32) e
 		}
 		defer c.release()
 	}
-	f, node, err := i.acquire()
+	return i.op(func(f p9.File) error {
+		df, dnode, err := d.acquire()
+		if err != nil {
+			return err
+		}
+		defer d.release()
+		if flags != 0 {
+			_, node, err := i.acquire()
+			if err != nil {
+				return err
+			}
+			defer i.release()
+			var resp goferwire.Response
+			if _, err := i.fs.c.call(&goferwire.Request{Op: goferwire.OpArmRename, Node: node, Name: name, Node2: dnode,
+				Name2: newName, Flags: flags}, &resp); err != nil {
+				return err
+			}
+		}
+		return f.RenameAt(name, df, newName)
+	})
+}
+
+// exchange swaps c, which is name in i, with old, which is newName in d.
+func (i *inode) exchange(name string, c, d *inode, newName string, old *inode) error {
+	i.fs.exchanged.Store(true)
+	_, node, err := i.acquire()
 	if err != nil {
 		return err
 	}
 	defer i.release()
-	df, dnode, err := d.acquire()
+	_, dnode, err := d.acquire()
 	if err != nil {
 		return err
 	}
 	defer d.release()
-	if flags != 0 {
-		var resp goferwire.Response
-		if _, err := i.fs.c.call(&goferwire.Request{Op: goferwire.OpArmRename, Node: node, Name: name, Node2: dnode,
-			Name2: newName, Flags: flags}, &resp); err != nil {
-			return err
-		}
+	var resp goferwire.Response
+	if _, err := i.fs.c.call(&goferwire.Request{Op: goferwire.OpExchange, Node: node, Name: name, Node2: dnode, Name2: newName}, &resp); err != nil {
+		return err
 	}
-	return i.fs.c.err(f.RenameAt(name, df, newName))
+	name, newName = strings.Clone(name), strings.Clone(newName)
+	for _, x := range []struct {
+		f, dir *inode
+		name   string
+	}{{c, d, newName}, {old, i, name}} {
+		x.f.mu.Lock()
+		x.f.parent, x.f.name, x.f.fresh = x.dir, x.name, false
+		x.f.seq++
+		x.f.mu.Unlock()
+		x.f.dropFid()
+	}
+	i.changed(name, "")
+	d.changed(newName, "")
+	return nil
 }
 
 // Tmpfile implements vfs.Inode: programs fall back to a name of their own.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"weak"
 
 	"github.com/hugelgupf/p9/p9"
@@ -30,6 +31,8 @@ type FS struct {
 	c    *Client
 	opts Options
 	root *inode
+
+	exchanged atomic.Bool // two names have been swapped, ever
 
 	mu     sync.Mutex
 	inodes map[inodeKey]weak.Pointer[inode] // so that hard links meet

@@ -449,6 +449,42 @@ func TestRemovedFilesAreFreed(t *testing.T) {
 	})
 }
 
+// TestExchange swaps files and directories, and changes both sides afterwards:
+// the 9P library takes fids that it knew by their old names for deleted then.
+func TestExchange(t *testing.T) {
+	both(t, func(t *testing.T, exclusive bool) {
+		dir := t.TempDir()
+		fs, _ := serve(t, dir, false, exclusive)
+		r := fs.Root()
+		a, err := r.Mkdir(nil, "a", 0o755)
+		must(t, err)
+		sub, err := a.Mkdir(nil, "sub", 0o755)
+		must(t, err)
+		_, err = sub.Mkdir(nil, "x", 0o755)
+		must(t, err)
+		b, err := r.Mknod(nil, "b", abi.S_IFREG|0o644, 0)
+		must(t, err)
+		write(t, b, 0, "file")
+		must(t, r.Rename(nil, "a", a, r, "b", b, abi.RENAME_EXCHANGE))
+		if lookup(t, fs, "b/sub/x") == nil || read(t, lookup(t, fs, "a")) != "file" {
+			t.Error("not swapped")
+		}
+		must(t, r.Unlink(nil, "a", b))
+		if !exclusive {
+			return // a fid of a directory swapped by name can't be told from one that is gone
+		}
+		if _, err := sub.Mkdir(nil, "y", 0o755); err != nil {
+			t.Errorf("mkdir below: %v", err)
+		}
+		if _, err := a.Symlink(nil, "l", "t"); err != nil {
+			t.Errorf("symlink: %v", err)
+		}
+		if _, err := os.Lstat(dir + "/b/sub/y"); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestXattr(t *testing.T) {
 	dir := t.TempDir()
 	must(t, os.WriteFile(dir+"/f", nil, 0o600))

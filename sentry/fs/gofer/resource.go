@@ -320,6 +320,41 @@ func (i *inode) pin() (pinned, ok bool, err error) {
 	return err == nil, err == nil, err
 }
 
+// op makes a call with i's fid. The 9P library has an idea of its own of which
+// fids lead to files that are gone, by name, and that can be wrong (goferwire.
+// OpExchange): a refusal that looks like it is tried once more with new fids.
+func (i *inode) op(fn func(f p9.File) error) error {
+	for tries := 0; ; tries++ {
+		f, _, err := i.acquire()
+		if err != nil {
+			return err
+		}
+		err = i.fs.c.err(fn(f))
+		i.release()
+		if tries > 0 || !i.fs.opts.Exclusive || err != abi.EINVAL && err != abi.ENOENT || !i.fs.exchanged.Load() {
+			return err
+		}
+		for d := i; d != nil; d, _ = d.where() {
+			d.dropFid()
+		}
+	}
+}
+
+// dropFid gives the fid back if it is not in use; the file can be walked to.
+func (i *inode) dropFid() {
+	r := i.res
+	r.mu.Lock()
+	var f p9.File
+	if r.busy == 0 {
+		f, r.fid = r.fid, nil
+	}
+	r.mu.Unlock()
+	if f != nil {
+		r.c.forget(r)
+		f.Close()
+	}
+}
+
 // rewalk gets a new fid by the name of the file; i.res.mu is held. ESTALE if
 // another file has that name now, as on NFS.
 func (i *inode) rewalk() error {
