@@ -154,6 +154,7 @@ type sbState struct {
 	// readonly is the superblock's own read-only flag (mount -o remount,ro).
 	readonly atomic.Bool
 	shrinkMu sync.Mutex
+	shrinkAt atomic.Int64 // how many dentries to shrink at; zero is maxDentries
 }
 
 // maxDentries is how many cached dentries of a file system are let grow before
@@ -162,7 +163,7 @@ const maxDentries = 32768
 
 // maybeShrink forgets unused dentries when there are too many.
 func (sb *sbState) maybeShrink() {
-	if sb.dentries.Load() < maxDentries || !sb.shrinkMu.TryLock() {
+	if sb.dentries.Load() < max(maxDentries, sb.shrinkAt.Load()) || !sb.shrinkMu.TryLock() {
 		return
 	}
 	defer sb.shrinkMu.Unlock()
@@ -170,6 +171,8 @@ func (sb *sbState) maybeShrink() {
 	if sb.dentries.Load() >= maxDentries {
 		sb.root.shrink() // the first pass cleared the used marks
 	}
+	// What is in use stays; do not come back for it at every lookup.
+	sb.shrinkAt.Store(2 * sb.dentries.Load())
 }
 
 // shrink forgets the leaves below d that were not used since the last time.
