@@ -267,11 +267,11 @@ func (o *memOps) copy(n int, off int64, step func([]byte, usermem.Addr) (int, er
 	return int64(done), nil
 }
 
-// netFiles is /proc/net: the tables of a loopback-only network namespace.
-// Sockets are listed when a SocketLister is set.
+// netFiles is /proc/net: the tables of a loopback-only network namespace, and
+// the socket families' own.
 func (fs *procFS) netFiles() map[string]vfs.Inode {
 	header := func(s string) vfs.Inode { return fs.Text(s + "\n") }
-	return map[string]vfs.Inode{
+	files := map[string]vfs.Inode{
 		"dev": fs.Text("Inter-|   Receive                                                |  Transmit\n" +
 			" face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n" +
 			"    lo:       0       0    0    0    0     0          0         0        0       0    0    0    0     0       0          0\n"),
@@ -280,4 +280,8 @@ func (fs *procFS) netFiles() map[string]vfs.Inode {
 		"route":     header("Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT" + strings.Repeat(" ", 55)),
 		"protocols": header("protocol  size sockets  memory press maxhdr  slab module     cl co di ac io in de sh ss gs se re sp bi br ha uh gp em"),
 	}
+	for name, gen := range fs.cfg.NetFiles {
+		files[name] = fs.NewFile(func(vfs.Context) ([]byte, error) { return gen(), nil })
+	}
+	return files
 }

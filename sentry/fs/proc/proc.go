@@ -27,6 +27,8 @@ type Config struct {
 	CPUInfo string
 	// CommandLine is /proc/cmdline, without a newline.
 	CommandLine string
+	// NetFiles generate the socket tables of /proc/net, by name ("tcp").
+	NetFiles map[string]func() []byte
 }
 
 // procFS is one procfs.
@@ -42,6 +44,8 @@ const rootIno = 1
 // New makes a procfs for k.
 func New(k *kernel.Kernel, cfg Config) vfs.Superblock {
 	fs := &procFS{FS: pseudo.New(k.VFS(), "proc", abi.PROC_SUPER_MAGIC), k: k, cfg: cfg}
+	// A lookup of what does not exist fails in procfs, before its creation is tried.
+	fs.MakeErr = abi.ENOENT
 	root := fs.NewDir(fs.globalFiles())
 	root.Ino = rootIno
 	root.Find = func(_ vfs.Context, name string) (vfs.Inode, error) {

@@ -34,6 +34,19 @@ type taskDir struct {
 	t *kernel.Task
 }
 
+// Access implements vfs.Accesser: a directory whose task is gone is ESRCH
+// (proc_pid_permission).
+func (d *taskDir) Access(ctx vfs.Context, mask uint32) error {
+	if !d.t.Exists() {
+		return abi.ESRCH
+	}
+	a, err := d.Attr(ctx)
+	if err != nil {
+		return err
+	}
+	return vfs.GenericAccess(ctx.Cred(), &a, mask)
+}
+
 // staleTask reports that a cached directory's task is gone: its id may be
 // somebody else's by now.
 func staleTask(child vfs.Inode) bool {

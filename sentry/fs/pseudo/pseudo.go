@@ -23,12 +23,15 @@ import (
 type FS struct {
 	*vfs.PseudoSuperblock
 	timeNs int64
+	// MakeErr is what making an entry in any directory gives: Linux's file
+	// systems differ. It is EPERM at first.
+	MakeErr abi.Errno
 }
 
 // New makes a file system of the given type name and statfs magic (*_MAGIC).
 // Set its root by SetRoot before it is mounted.
 func New(v *vfs.VFS, typ string, magic int64) *FS {
-	return &FS{PseudoSuperblock: vfs.NewPseudoSuperblock(v, typ, magic), timeNs: time.Now().UnixNano()}
+	return &FS{PseudoSuperblock: vfs.NewPseudoSuperblock(v, typ, magic), timeNs: time.Now().UnixNano(), MakeErr: abi.EPERM}
 }
 
 // A Node has the attributes that all kinds share. Owner may be nil for root.
@@ -80,6 +83,17 @@ func (d *Dir) Attr(ctx vfs.Context) (vfs.Attr, error) { return d.Node.Attr(ctx) 
 
 // SetAttr refuses: EPERM.
 func (d *Dir) SetAttr(vfs.Context, *vfs.SetAttr) error { return abi.EPERM }
+
+// Mknod, Mkdir and Symlink refuse with the file system's MakeErr.
+func (d *Dir) Mknod(vfs.Context, string, uint16, uint64) (vfs.Inode, error) {
+	return nil, d.FS.MakeErr
+}
+
+// Mkdir refuses.
+func (d *Dir) Mkdir(vfs.Context, string, uint16) (vfs.Inode, error) { return nil, d.FS.MakeErr }
+
+// Symlink refuses.
+func (d *Dir) Symlink(vfs.Context, string, string) (vfs.Inode, error) { return nil, d.FS.MakeErr }
 
 // Lookup implements vfs.Inode.
 func (d *Dir) Lookup(ctx vfs.Context, name string) (vfs.Inode, error) {
