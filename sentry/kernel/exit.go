@@ -269,7 +269,8 @@ func (k *Kernel) notifyExitLocked(tg *ThreadGroup) {
 				reap = true
 			}
 		}
-		if sig != 0 {
+		// clone(2) takes any byte for the exit signal; what is no signal is not sent.
+		if sig > 0 && sig <= abi.NSIG {
 			p.tg.sendLocked(p, tg.exitInfoLocked(sig), true, false, nil)
 		}
 		ps.mu.Unlock()

@@ -139,8 +139,7 @@ func (t *Task) exception(trap *platform.Trap) {
 func (t *Task) syscall() {
 	r := &t.regs
 	nr := uintptr(r.Orig_rax)
-	args := Args{r.Rdi, r.Rsi, r.Rdx, r.R10, r.R8, r.R9}
-	t.sysno, t.sysargs = nr, args
+	t.sysno, t.sysargs = nr, Args{r.Rdi, r.Rsi, r.Rdx, r.R10, r.R8, r.R9}
 	var ret uintptr
 	var err error
 	var row *Row
@@ -148,9 +147,9 @@ func (t *Task) syscall() {
 		row = &t.k.table[nr]
 	}
 	if t.k.strace != nil {
-		ret, err = t.traced(row, nr, &args)
+		ret, err = t.traced(row, nr, &t.sysargs)
 	} else {
-		ret, err = t.call(row, &args)
+		ret, err = t.call(row, &t.sysargs)
 	}
 	if err == nil {
 		r.Rax = uint64(ret)
