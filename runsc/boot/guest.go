@@ -230,7 +230,7 @@ func (g *guest) systemMounts(b *config.Boot, m *machine, v *vfs.VFS, ns *vfs.Mou
 		{"/sys", sys.New(v, sys.Machine{CPUs: g.k.CPUs(), TotalMemory: g.k.TotalMemory(), UsedMemory: m.pages.Usage}), quiet | abi.MS_RDONLY, "sysfs"},
 		{"/dev", devfs, abi.MS_NOSUID, "devtmpfs"},
 		{"/dev/pts", pts, abi.MS_NOSUID | abi.MS_NOEXEC, "devpts"},
-		{"/dev/shm", tmpfs.New(v, m.pages, tmpfs.Options{Mode: 0o1777}), abi.MS_NOSUID | abi.MS_NODEV, "tmpfs"},
+		{"/dev/shm", tmpfs.New(v, m.pages, tmpfs.Options{Mode: 0o1777, Size: b.MemTotal / 2}), abi.MS_NOSUID | abi.MS_NODEV, "tmpfs"},
 	} {
 		p, err := mountPoint(ctx, v, ns, mt.at, false)
 		if err == nil {
