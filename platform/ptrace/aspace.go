@@ -219,7 +219,7 @@ func (a *addressSpace) fail(err error) error {
 // a.mu is held.
 func (a *addressSpace) byLeader(f func(*stub) error) error {
 	// It sleeps: it wakes up where it is let.
-	a.p.monitor.bind(a.proc.tgid)
+	a.p.monitor.bindTo(currentCPU(), a.proc.tgid)
 	s, err := seize(a.proc.tgid, a.proc.tgid)
 	if err != nil {
 		return err

@@ -14,13 +14,17 @@ const (
 	fewTraps = 5
 	// One that trapped more often than this does better beside its tracer.
 	manyTraps = 20
+	// A pair that is bound may look for a better CPU after so many busy ticks.
+	rebindTicks = 4
 	// idleTicks without any guest code end the ticking.
 	idleTicks = 3
 )
 
-// A monitor decides which stubs are bound to the CPU of their tracers: that is
-// right while they make system calls, and wrong when two that compute share a
-// CPU. It ticks only while guest code runs.
+// A monitor decides which stubs are bound to one CPU with their tracers: that
+// is right while they make system calls, and wrong when two that compute share
+// a CPU. A pair that stays bound is let go for one trap now and then, so that
+// the host's scheduler can move it to a CPU that has less to do. The monitor
+// ticks only while guest code runs.
 type monitor struct {
 	off    bool // there is but one CPU
 	p      *Platform
@@ -48,18 +52,25 @@ func (m *monitor) remove(t *thread) {
 	m.mu.Unlock()
 }
 
-// bind lets a sleeping stub thread wake up on the caller's CPU.
-func (m *monitor) bind(tid int) {
-	if !m.off {
-		m.bindTo(tid, currentCPU())
+// bindTo binds threads to a CPU; 0 is the calling thread.
+func (m *monitor) bindTo(cpu int32, tids ...int) {
+	var set cpuSet
+	if m.off || int(cpu) >= len(set)*64 {
+		return
+	}
+	set[cpu/64] = 1 << (cpu % 64)
+	for _, tid := range tids {
+		setAffinity(tid, &set) // if it fails, it is but slower
 	}
 }
 
-func (m *monitor) bindTo(tid int, cpu int32) {
-	var set cpuSet
-	if int(cpu) < len(set)*64 {
-		set[cpu/64] = 1 << (cpu % 64)
-		setAffinity(tid, &set) // if it fails, it is but slower
+// unbind lets threads run anywhere.
+func (m *monitor) unbind(tids ...int) {
+	if m.off {
+		return
+	}
+	for _, tid := range tids {
+		setAffinity(tid, &m.p.cpus)
 	}
 }
 
@@ -101,21 +112,23 @@ func (m *monitor) tick() (busy bool) {
 			continue
 		}
 		busy = true
-		t.ticks++ // it may have begun late in its first tick
-		if t.free.Load() {
+		t.ticks++
+		t.busy++
+		t.mu.Lock()
+		switch {
+		case t.free.Load():
 			if n > manyTraps {
-				t.mu.Lock()
 				t.free.Store(false) // Run binds it
-				t.mu.Unlock()
 			}
-		} else if inGuest && n < fewTraps && t.ticks > 1 {
-			t.mu.Lock()
-			if t.tid != 0 {
-				t.free.Store(true)
-				setAffinity(t.tid, &m.p.cpus)
-			}
-			t.mu.Unlock()
+		case t.tid == 0:
+		case inGuest && n < fewTraps && t.ticks > 1: // it may have begun late in its first tick
+			t.free.Store(true)
+			t.cpu.Store(-1)
+			m.unbind(t.tid, t.tracer)
+		case t.busy%rebindTicks == 0:
+			t.rebind.Store(true)
 		}
+		t.mu.Unlock()
 	}
 	return busy
 }

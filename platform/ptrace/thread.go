@@ -29,17 +29,23 @@ type thread struct {
 	interrupted atomic.Bool
 	inGuest     atomic.Bool
 	traps       atomic.Uint32 // for the monitor
-	free        atomic.Bool   // the stub may run on any CPU; set by the monitor
-	cpu         int32         // that the stub was bound to, or -1
+	free        atomic.Bool   // stub and tracer may run on any CPU; set by the monitor
+	rebind      atomic.Bool   // they shall look for another CPU; set by the monitor
+	cpu         atomic.Int32  // that they are bound to, or -1
 
 	mu    sync.Mutex
 	tid   int // the stub's, for other threads; 0: none
 	tgid  int
 	seen  uint32 // the monitor's: traps at its last tick
 	ticks uint32 // the monitor's: ticks in a row that this thread was busy
+	busy  uint32 // the monitor's: all of them
 }
 
-func newThread(p *Platform) *thread { return &thread{p: p, cpu: -1, fpDirty: true} }
+func newThread(p *Platform) *thread {
+	t := &thread{p: p, fpDirty: true}
+	t.cpu.Store(-1)
+	return t
+}
 
 // bind gets a stub thread in a.
 func (t *thread) bind(a *addressSpace) error {
@@ -50,8 +56,8 @@ func (t *thread) bind(a *addressSpace) error {
 	}
 	t.loaded = false
 	t.free.Store(false)
-	t.cpu = -1
-	t.follow() // the stub sleeps: it wakes up where it is let
+	t.cpu.Store(-1)
+	t.together() // the stub sleeps: it wakes up where it is let
 	if _, err := seize(t.stub.tgid, t.stub.tid); err != nil {
 		t.unbind()
 		return err
@@ -72,6 +78,9 @@ func (t *thread) unbind() {
 	t.mu.Lock()
 	t.tid = 0
 	t.mu.Unlock()
+	if t.cpu.Load() >= 0 && t.tracer == gettid() {
+		t.p.monitor.unbind(0)
+	}
 	t.as.giveBack(t)
 	t.as = nil
 }
@@ -131,8 +140,8 @@ func (t *thread) Run(as platform.AddressSpace, regs *platform.Registers) (platfo
 		if err := t.load(a, regs); err != nil {
 			return platform.Trap{}, err
 		}
-		if !t.free.Load() {
-			t.follow()
+		if t.cpu.Load() < 0 || t.rebind.Load() {
+			t.together()
 		}
 		// From here on others see that we may be in guest code; what they asked
 		// for before that, we see.
@@ -262,20 +271,25 @@ func (t *thread) exception(sig syscall.Signal, regs *platform.Registers) platfor
 	return trap
 }
 
-// follow binds the stub to the CPU that its tracer is on: a switch between two
-// threads of one CPU costs a fifth of a wake-up across CPUs.
-func (t *thread) follow() {
-	if t.p.monitor.off {
+// together binds the stub and its tracer, the calling thread, to the CPU that
+// the latter is on: a switch between two threads of one CPU costs a fifth of a
+// wake-up across CPUs, but the scheduler likes to wake threads on idle ones.
+func (t *thread) together() {
+	m := &t.p.monitor
+	if m.off || t.free.Load() {
+		return
+	}
+	if t.rebind.Swap(false) && t.cpu.Load() >= 0 {
+		// For one trap the scheduler chooses where we wake up.
+		t.cpu.Store(-1)
+		m.unbind(0)
 		return
 	}
 	cpu := currentCPU()
-	if cpu == t.cpu {
-		return
-	}
 	t.mu.Lock()
 	if !t.free.Load() {
-		t.cpu = cpu
-		t.p.monitor.bindTo(t.stub.tid, cpu)
+		t.cpu.Store(cpu)
+		m.bindTo(cpu, 0, t.stub.tid)
 	}
 	t.mu.Unlock()
 }

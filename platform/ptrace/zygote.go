@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"garrison/abi"
+	"garrison/internal/hostproc"
 	"garrison/platform"
 
 	"golang.org/x/sys/unix"
@@ -24,7 +25,8 @@ type process struct {
 // keeper is the goroutine, on an operating system thread of its own, that
 // traces the zygote and makes all stub processes. It ends with the platform.
 func (p *Platform) keeper(started chan<- error) {
-	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+	runtime.LockOSThread()         // never unlocked: the thread ends with the goroutine
+	hostproc.SetName("runsc-stub") // of this thread, and of the stubs that it forks
 	defer close(p.ended)
 	if e := quietSIGCHLD(); e != 0 {
 		started <- fmt.Errorf("ptrace: set SIGCHLD's action: %w", e)
@@ -129,6 +131,9 @@ func (p *Platform) makeProcess(z *stub) (process, error) {
 	if slot < 0 {
 		return process{}, abi.ENOMEM
 	}
+	// All on one CPU: the new process starts where the zygote may run.
+	p.monitor.bindTo(currentCPU(), 0, z.tid)
+	defer p.monitor.unbind(0)
 	// The Sentry is the parent of them all: it collects them.
 	pid, err := z.callAt(entryClone, unix.SYS_CLONE, abi.CLONE_FILES|abi.CLONE_PARENT)
 	if err != nil {
