@@ -27,11 +27,14 @@ type Stack struct {
 	mu  sync.Mutex
 	tcp portTable
 	udp portTable
+	// udplite are the ports of UDP-Lite, which is UDP here: nothing is ever
+	// corrupted, so how much a checksum covers does not matter.
+	udplite portTable
 }
 
 // NewStack makes a network with the loopback interface only.
 func NewStack() *Stack {
-	return &Stack{tcp: make(portTable), udp: make(portTable)}
+	return &Stack{tcp: make(portTable), udp: make(portTable), udplite: make(portTable)}
 }
 
 // A Family makes sockets of AF_INET or AF_INET6.
@@ -58,13 +61,13 @@ func (fam *Family) Socket(ctx vfs.Context, typ, protocol int) (socket.Socket, er
 		return s, nil
 	case abi.SOCK_DGRAM:
 		switch protocol {
-		case 0, abi.IPPROTO_UDP:
+		case 0, abi.IPPROTO_UDP, abi.IPPROTO_UDPLITE:
 		case abi.IPPROTO_ICMP, abi.IPPROTO_ICMPV6:
 			return nil, abi.EACCES // net.ipv4.ping_group_range is empty
 		default:
 			return nil, abi.EPROTONOSUPPORT
 		}
-		return newUDP(ctx, fam.Stack, af), nil
+		return newUDP(ctx, fam.Stack, af, protocol), nil
 	case abi.SOCK_RAW:
 		if !ctx.Cred().Can(abi.CAP_NET_RAW) {
 			return nil, abi.EPERM

@@ -91,8 +91,12 @@ var tcpOptions = map[int]option{
 	abi.TCP_SAVE_SYN: {0, 0, 1}, abi.TCP_INQ: {0, 0, 1}, abi.TCP_FASTOPEN_NO_COOKIE: {0, 0, 1}, abi.TCP_TX_DELAY: {0, 0, anyMax},
 }
 
-// UDP_CORK and UDP_ENCAP are all that we know of IPPROTO_UDP (uapi/linux/udp.h).
-var udpOptions = map[int]option{1: {0, 0, 1}}
+// What we know of IPPROTO_UDP: UDP_CORK (uapi/linux/udp.h). Of UDP-Lite: how
+// much of a datagram the checksum covers.
+var (
+	udpOptions     = map[int]option{1: {0, 0, 1}}
+	udpliteOptions = map[int]option{1: {0, 0, 1}, 10: {0, 0, anyMax}, 11: {0, 0, anyMax}}
+)
 
 // table finds the options of a level that e has.
 func (e *endpoint) table(level int) map[int]option {
@@ -103,6 +107,8 @@ func (e *endpoint) table(level int) map[int]option {
 		return ip6Options
 	case level == abi.IPPROTO_TCP && e.Type == abi.SOCK_STREAM:
 		return tcpOptions
+	case level == abi.IPPROTO_UDPLITE && e.Protocol == level:
+		return udpliteOptions
 	case level == abi.IPPROTO_UDP && e.Type == abi.SOCK_DGRAM:
 		return udpOptions
 	}

@@ -27,6 +27,7 @@ type datagram struct {
 	from, to netip.AddrPort
 	atNs     int64
 	charge   int
+	ttl, tos uint8 // hop limit and traffic class
 }
 
 var datagrams = sync.Pool{New: func() any { return new(datagram) }}
@@ -49,7 +50,8 @@ func (d *datagram) free() {
 // A UDP is a datagram socket.
 type UDP struct {
 	endpoint
-	shut atomic.Uint32
+	ports portTable
+	shut  atomic.Uint32
 
 	mu         sync.Mutex
 	head, tail *datagram
@@ -57,9 +59,14 @@ type UDP struct {
 	closed     bool
 }
 
-func newUDP(ctx vfs.Context, st *Stack, af int) *UDP {
-	s := &UDP{}
-	s.init(ctx, st, af, abi.SOCK_DGRAM, abi.IPPROTO_UDP, s)
+func newUDP(ctx vfs.Context, st *Stack, af, proto int) *UDP {
+	s := &UDP{ports: st.udp}
+	if proto == abi.IPPROTO_UDPLITE {
+		s.ports = st.udplite
+	} else {
+		proto = abi.IPPROTO_UDP
+	}
+	s.init(ctx, st, af, abi.SOCK_DGRAM, proto, s)
 	return s
 }
 
@@ -74,7 +81,7 @@ func (s *UDP) Write(ctx vfs.Context, f *vfs.File, src *usermem.Buffer, _ int64, 
 }
 
 // Bind implements socket.Socket.
-func (s *UDP) Bind(ctx vfs.Context, addr []byte) error { return s.bind(ctx, s.stack.udp, addr) }
+func (s *UDP) Bind(ctx vfs.Context, addr []byte) error { return s.bind(ctx, s.ports, addr) }
 
 // Listen implements socket.Socket.
 func (s *UDP) Listen(vfs.Context, int) error { return abi.EOPNOTSUPP }
@@ -94,7 +101,7 @@ func (s *UDP) Connect(_ vfs.Context, addr []byte, _ bool) error {
 	if binary.LittleEndian.Uint16(addr) == abi.AF_UNSPEC {
 		s.remote = netip.AddrPort{}
 		if s.opts.autoBound.Load() {
-			st.udp.remove(&s.endpoint)
+			s.ports.remove(&s.endpoint)
 			s.local = netip.AddrPort{}
 			s.opts.autoBound.Store(false)
 		}
@@ -109,7 +116,7 @@ func (s *UDP) Connect(_ vfs.Context, addr []byte, _ bool) error {
 		return err
 	}
 	if s.local.Port() == 0 {
-		if err := s.bindLocked(st.udp, netip.AddrPortFrom(src, 0)); err != nil {
+		if err := s.bindLocked(s.ports, netip.AddrPortFrom(src, 0)); err != nil {
 			return abi.EAGAIN
 		}
 		s.opts.autoBound.Store(true)
@@ -139,7 +146,7 @@ func (s *UDP) Shutdown(_ vfs.Context, how int) error {
 // Release implements vfs.FileOps.
 func (s *UDP) Release(*vfs.File) {
 	s.stack.mu.Lock()
-	s.stack.udp.remove(&s.endpoint)
+	s.ports.remove(&s.endpoint)
 	s.stack.mu.Unlock()
 	s.mu.Lock()
 	d := s.head
@@ -208,7 +215,7 @@ func (s *UDP) SendMsg(ctx vfs.Context, src *usermem.Buffer, m *socket.Msg) (int6
 		err = abi.EMSGSIZE
 	}
 	if err == nil && s.local.Port() == 0 {
-		if err = s.bindLocked(st.udp, netip.AddrPortFrom(s.any(), 0)); err != nil {
+		if err = s.bindLocked(s.ports, netip.AddrPortFrom(s.any(), 0)); err != nil {
 			err = abi.EAGAIN
 		} else {
 			s.opts.autoBound.Store(true)
@@ -230,6 +237,10 @@ func (s *UDP) SendMsg(ctx vfs.Context, src *usermem.Buffer, m *socket.Msg) (int6
 
 	d := datagrams.Get().(*datagram)
 	d.from, d.to, d.charge, d.atNs = source, to, n+768, time.Now().UnixNano()
+	if err := s.header(d, m); err != nil {
+		d.free()
+		return 0, err
+	}
 	if n > 0 {
 		d.block = socket.NewBlock(n)
 		got, err := src.Read(d.block.Room()[:n])
@@ -243,7 +254,7 @@ func (s *UDP) SendMsg(ctx vfs.Context, src *usermem.Buffer, m *socket.Msg) (int6
 		}
 	}
 	st.mu.Lock()
-	r := st.udp.receiver(to, source)
+	r := s.ports.receiver(to, source)
 	refused := r == nil && s.remote.Port() != 0
 	st.mu.Unlock()
 	if r == nil {
@@ -255,6 +266,41 @@ func (s *UDP) SendMsg(ctx vfs.Context, src *usermem.Buffer, m *socket.Msg) (int6
 	}
 	r.deliver(d)
 	return int64(n), nil
+}
+
+// header sets the parts of the IP header that a receiver can see: from options,
+// or from control messages (ip(7), RFC 3542).
+func (s *UDP) header(d *datagram, m *socket.Msg) error {
+	ttl := s.opts.get(abi.IPPROTO_IP, abi.IP_TTL, 64)
+	tos := s.opts.get(abi.IPPROTO_IP, abi.IP_TOS, 0)
+	six := d.to.Addr().Is6()
+	if six {
+		ttl = s.opts.get(abi.IPPROTO_IPV6, abi.IPV6_UNICAST_HOPS, 64)
+		tos = s.opts.get(abi.IPPROTO_IPV6, abi.IPV6_TCLASS, 0)
+	}
+	for _, c := range m.Control.Others {
+		var p *int32
+		switch {
+		case !six && c.Level == abi.IPPROTO_IP && c.Type == abi.IP_TTL, six && c.Level == abi.IPPROTO_IPV6 && c.Type == abi.IPV6_HOPLIMIT:
+			p = &ttl
+		case !six && c.Level == abi.IPPROTO_IP && c.Type == abi.IP_TOS, six && c.Level == abi.IPPROTO_IPV6 && c.Type == abi.IPV6_TCLASS:
+			p = &tos
+		default:
+			continue
+		}
+		v, err := socket.IntValue(c.Data)
+		if err != nil {
+			return err
+		}
+		if v < -1 || v > 255 || !six && v < 0 {
+			return abi.EINVAL
+		}
+		if v >= 0 {
+			*p = v
+		}
+	}
+	d.ttl, d.tos = uint8(ttl), uint8(tos)
+	return nil
 }
 
 // receiver finds who hears a datagram. Stack.mu must be held.
@@ -379,7 +425,10 @@ func (s *UDP) control(d *datagram, m *socket.Msg) {
 		add(abi.IPPROTO_IP, abi.IP_PKTINFO, b)
 	}
 	if s.opts.get(abi.IPPROTO_IP, abi.IP_RECVTTL, 0) != 0 && d.to.Addr().Is4() {
-		add(abi.IPPROTO_IP, abi.IP_TTL, le.AppendUint32(nil, 64))
+		add(abi.IPPROTO_IP, abi.IP_TTL, le.AppendUint32(nil, uint32(d.ttl)))
+	}
+	if s.opts.get(abi.IPPROTO_IP, abi.IP_RECVTOS, 0) != 0 && d.to.Addr().Is4() {
+		add(abi.IPPROTO_IP, abi.IP_TOS, []byte{d.tos})
 	}
 	if s.v6() {
 		if s.opts.get(abi.IPPROTO_IPV6, abi.IPV6_RECVPKTINFO, 0) != 0 {
@@ -387,7 +436,10 @@ func (s *UDP) control(d *datagram, m *socket.Msg) {
 			add(abi.IPPROTO_IPV6, abi.IPV6_PKTINFO, le.AppendUint32(ip[:], 1))
 		}
 		if s.opts.get(abi.IPPROTO_IPV6, abi.IPV6_RECVHOPLIMIT, 0) != 0 {
-			add(abi.IPPROTO_IPV6, abi.IPV6_HOPLIMIT, le.AppendUint32(nil, 64))
+			add(abi.IPPROTO_IPV6, abi.IPV6_HOPLIMIT, le.AppendUint32(nil, uint32(d.ttl)))
+		}
+		if s.opts.get(abi.IPPROTO_IPV6, abi.IPV6_RECVTCLASS, 0) != 0 {
+			add(abi.IPPROTO_IPV6, abi.IPV6_TCLASS, le.AppendUint32(nil, uint32(d.tos)))
 		}
 	}
 }
