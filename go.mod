@@ -10,6 +10,7 @@ require (
 
 require (
 	github.com/google/btree v1.1.3 // indirect
+	github.com/google/go-cmp v0.7.0 // indirect
 	github.com/google/subcommands v1.2.0 // indirect
 	golang.org/x/net v0.62.0 // indirect
 )
