@@ -25,14 +25,17 @@ type process struct {
 // keeper is the goroutine, on an operating system thread of its own, that
 // traces the zygote and makes all stub processes. It ends with the platform.
 func (p *Platform) keeper(started chan<- error) {
-	runtime.LockOSThread()         // never unlocked: the thread ends with the goroutine
-	hostproc.SetName("runsc-stub") // of this thread, and of the stubs that it forks
+	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+	// Stubs have the name of the thread that forks the first one; the thread may
+	// be the process's main one, which has the process's name.
+	hostproc.SetName("runsc-stub")
 	defer close(p.ended)
 	if e := quietSIGCHLD(); e != 0 {
 		started <- fmt.Errorf("ptrace: set SIGCHLD's action: %w", e)
 		return
 	}
 	z, err := p.newZygote()
+	hostproc.SetName("runsc-boot")
 	if err != nil {
 		started <- err
 		return
