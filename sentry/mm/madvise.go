@@ -191,8 +191,24 @@ func (m *MM) discard(v vspan, lo, hi uint64) error {
 	return nil
 }
 
-// populate makes pages present, writable ones too if write is set.
+// canPopulate reports whether the machine has the memory to make n bytes
+// present. A guest that touched as much would be killed for it; one that asks
+// us to must not make the host run out of memory.
+func (m *MM) canPopulate(n uint64) bool {
+	total := m.lim().TotalMemory
+	if n < populateFree || total == 0 {
+		return true
+	}
+	used := m.pf.Usage()
+	return used < total && n <= total-used
+}
+
+// populate makes pages present, writable ones too if write is set: ENOMEM if
+// there is not enough memory.
 func (m *MM) populate(v vspan, lo, hi uint64, write bool) error {
+	if !m.canPopulate(hi - lo) {
+		return abi.ENOMEM
+	}
 	if err := m.back(v, lo, hi, write, false); err != nil {
 		return abi.EFAULT
 	}

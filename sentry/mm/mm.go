@@ -42,6 +42,8 @@ const (
 	// eagerCopyMax is the longest private writable file mapping that is copied
 	// when it is made: one copy beats a fault for each of its pages.
 	eagerCopyMax = 128 << 10
+	// populateFree is how much may be made present without asking for room.
+	populateFree = 16 << 20
 	// reserveWindow is how much is backed around a fault in untouched memory.
 	reserveWindow = 2 << 20
 )

@@ -151,6 +151,7 @@ func (m *MM) Mmap(o MmapOpts) (usermem.Addr, error) {
 	m.insertVMA(sp)
 	m.repaired()
 	populate := o.Flags&(abi.MAP_POPULATE|abi.MAP_LOCKED) != 0 && o.Flags&abi.MAP_NONBLOCK == 0 || m.lockFuture
+	populate = populate && m.canPopulate(length)
 	// Until it is written, a private mapping shows what happens to the file.
 	// Those who lay out programs (ours, and dynamic linkers) don't look.
 	eager := o.Flags&(abi.MAP_FIXED|abi.MAP_DENYWRITE) != 0
@@ -373,7 +374,7 @@ func (m *MM) Brk(addr usermem.Addr) usermem.Addr {
 		}
 		sp := vspan{Start: oldEnd, End: newEnd, Val: v}
 		m.insertVMA(sp)
-		if m.backNew(sp, m.lockFuture, false) != nil {
+		if m.backNew(sp, m.lockFuture && m.canPopulate(newEnd-oldEnd), false) != nil {
 			m.unmapRange(oldEnd, newEnd)
 			return usermem.Addr(cur)
 		}

@@ -135,7 +135,7 @@ func (m *MM) extend(v vspan, grow uint64) error {
 	if n.Val.prot == 0 {
 		return nil
 	}
-	err := m.back(n, n.Start, n.End, n.Val.prot&platform.Write != 0, n.Val.flags&vmLocked != 0)
+	err := m.back(n, n.Start, n.End, n.Val.prot&platform.Write != 0, n.Val.flags&vmLocked != 0 && m.canPopulate(n.Len()))
 	if err != nil && n.Val.anon() {
 		m.unmapRange(n.Start, n.End)
 		return err
@@ -173,7 +173,7 @@ func (m *MM) move(v vspan, addr, oldLen, to, newLen uint64, keep bool) (usermem.
 	}
 	err := m.remap(to, to+newLen, false)
 	if err == nil && n.Val.prot != 0 {
-		if e := m.back(n, to, to+newLen, n.Val.prot&platform.Write != 0, n.Val.flags&vmLocked != 0); e != nil && n.Val.anon() {
+		if e := m.back(n, to, to+newLen, n.Val.prot&platform.Write != 0, n.Val.flags&vmLocked != 0 && m.canPopulate(n.Len())); e != nil && n.Val.anon() {
 			err = e
 		}
 	}
