@@ -191,6 +191,10 @@ const (
 // ErrPacket is a packet that does not decode.
 var ErrPacket = errors.New("malformed packet on the descriptor channel")
 
+// ErrNoFD says that a packet came whole, but the descriptor with it could not be
+// taken: the receiver has too many open, or gave no room for one.
+var ErrNoFD = errors.New("no room for a descriptor that came over the descriptor channel")
+
 var le = binary.LittleEndian
 
 // Append appends the packet to b.
@@ -328,11 +332,14 @@ func RecvPacket(sock int, buf, oob []byte) (n, fd int, err error) {
 			return 0, -1, err
 		}
 		fd = takeFD(oob[:oobn])
-		if flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
+		switch {
+		case flags&unix.MSG_TRUNC != 0:
 			if fd >= 0 {
 				unix.Close(fd)
 			}
 			return 0, -1, ErrPacket
+		case flags&unix.MSG_CTRUNC != 0 && fd < 0:
+			return n, -1, ErrNoFD
 		}
 		return n, fd, nil
 	}

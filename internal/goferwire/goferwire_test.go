@@ -150,7 +150,7 @@ func TestDescriptors(t *testing.T) {
 	}
 	unix.Close(fd)
 	SendPacket(p[1], []byte("refused"), null)
-	if _, fd, err := RecvPacket(p[0], buf, nil); err != ErrPacket || fd >= 0 {
+	if _, fd, err := RecvPacket(p[0], buf, nil); err != ErrNoFD || fd >= 0 {
 		t.Errorf("a descriptor nobody asked for: %d, %v", fd, err)
 	}
 	SendPacket(p[1], make([]byte, 200), -1)

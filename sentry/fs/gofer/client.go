@@ -129,35 +129,49 @@ func (c *Client) err(err error) error {
 // call does one exchange on the descriptor channel. The descriptor returned is
 // the caller's, -1 if there is none; resp.Data is a copy.
 func (c *Client) call(req *goferwire.Request, resp *goferwire.Response) (fd int, err error) {
+	fd, full, err := c.exchange(req, resp)
+	if full {
+		// We have too many descriptors open: those that are only kept can go.
+		c.closeIdle(0)
+		if err == nil && req.Op != goferwire.OpLookup { // which can do without
+			return -1, abi.ENFILE
+		}
+	}
+	return fd, err
+}
+
+// exchange is call, which see; full says that a descriptor could not be taken.
+func (c *Client) exchange(req *goferwire.Request, resp *goferwire.Response) (fd int, full bool, err error) {
 	c.descMu.Lock()
 	defer c.descMu.Unlock()
 	if c.dead.Load() {
-		return -1, abi.EIO
+		return -1, false, abi.EIO
 	}
 	c.descID++
 	req.ID = c.descID
 	c.out = req.Append(c.out[:0])
 	if err := goferwire.SendPacket(c.descFD, c.out, -1); err != nil {
 		c.fail()
-		return -1, abi.EIO
+		return -1, false, abi.EIO
 	}
 	n, fd, err := goferwire.RecvPacket(c.descFD, c.in, c.oob)
-	if err == nil && n > 0 {
+	full = err == goferwire.ErrNoFD
+	if (err == nil || full) && n > 0 {
 		err = resp.Decode(c.in[:n])
 	}
-	if err != nil || n == 0 || resp.ID != req.ID || resp.HasFD != (fd >= 0) {
+	if err != nil || n == 0 || resp.ID != req.ID || resp.HasFD != (fd >= 0 || full) {
 		if fd >= 0 {
 			unix.Close(fd)
 		}
 		c.fail()
-		return -1, abi.EIO
+		return -1, false, abi.EIO
 	}
 	resp.Data = append([]byte(nil), resp.Data...)
 	if resp.Errno != 0 {
 		if fd >= 0 {
 			unix.Close(fd)
 		}
-		return -1, abi.Errno(resp.Errno)
+		return -1, full, abi.Errno(resp.Errno)
 	}
-	return fd, nil
+	return fd, full, nil
 }

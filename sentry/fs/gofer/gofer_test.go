@@ -485,6 +485,54 @@ func TestExchange(t *testing.T) {
 	})
 }
 
+// TestOutOfDescriptors: where the Sentry has none left, an open fails, or idle
+// files make room; the connection stays.
+func TestOutOfDescriptors(t *testing.T) {
+	confined = true
+	defer func() { confined = false }()
+	dir := t.TempDir()
+	for k := range 20 {
+		must(t, os.WriteFile(fmt.Sprintf("%s/%d", dir, k), []byte("x"), 0o644))
+	}
+	fs, _ := serve(t, dir, true, true)
+	fs.Root().Lookup(nil, "none")
+	var lim unix.Rlimit
+	must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &lim))
+	ents, err := os.ReadDir("/proc/self/fd")
+	must(t, err)
+	low := lim
+	low.Cur = uint64(len(ents)) + 5
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &low))
+	var held []vfs.FileOps
+	failed := 0
+	for k := range 20 {
+		i, err := fs.Root().Lookup(nil, fmt.Sprint(k))
+		if err != nil {
+			t.Errorf("lookup: %v", err)
+			break
+		}
+		f, err := i.Open(nil, nil, abi.O_RDONLY)
+		if err == nil {
+			held = append(held, f)
+		} else if failed++; err != abi.ENFILE {
+			t.Errorf("open: %v", err)
+		}
+	}
+	if failed == 0 || len(held) == 0 {
+		t.Errorf("%d opens work and %d fail", len(held), failed)
+	}
+	held[0].Release(nil)
+	if f, err := lookup(t, fs, "19").Open(nil, nil, abi.O_RDONLY); err != nil {
+		t.Errorf("open when another file is idle: %v", err)
+	} else {
+		f.Release(nil)
+	}
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &lim))
+	for _, f := range held[1:] {
+		f.Release(nil)
+	}
+}
+
 func TestXattr(t *testing.T) {
 	dir := t.TempDir()
 	must(t, os.WriteFile(dir+"/f", nil, 0o600))

@@ -155,8 +155,20 @@ func (r *resource) released() {
 		c.idle.push(&r.idleLink)
 		c.idleN++
 	}
+	keep := c.idleMax
+	over := c.idleN > keep
+	c.lruMu.Unlock()
+	if over {
+		c.closeIdle(keep)
+	}
+}
+
+// closeIdle closes the descriptors of files that nobody has open, but for the
+// last few.
+func (c *Client) closeIdle(keep int) {
 	var victims []*resource
-	for c.idleN > c.idleMax {
+	c.lruMu.Lock()
+	for c.idleN > keep {
 		k := c.idle.head.next
 		k.remove()
 		c.idleN--
@@ -461,6 +473,10 @@ func (i *inode) setWriteFD(fd int, both bool) {
 func (i *inode) donated(flags uint32) (int, error) {
 	var resp goferwire.Response
 	fd, err := i.call(&goferwire.Request{Op: goferwire.OpOpen, Flags: flags}, &resp)
+	if err == abi.ENFILE {
+		// Idle files have made room by now, if there were any.
+		fd, err = i.call(&goferwire.Request{Op: goferwire.OpOpen, Flags: flags}, &resp)
+	}
 	if err == nil && fd < 0 {
 		err = abi.EIO
 	}
