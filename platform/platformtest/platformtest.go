@@ -146,8 +146,14 @@ func locked(t *testing.T, name string, f func(t *testing.T)) {
 	})
 }
 
-// Run runs the suite. New is called once.
+// Run runs the suite on p.
 func Run(t *testing.T, p platform.Platform) {
+	testTraps(t, p)
+	testMemory(t, p)
+	testThreads(t, p)
+}
+
+func testTraps(t *testing.T, p platform.Platform) {
 	locked(t, "SyscallTrap", func(t *testing.T) {
 		g := newGuest(t, p, cat(movEAX(39), syscallInsn, movEAX(40), syscallInsn)...)
 		g.regs.Rdi, g.regs.Rsi, g.regs.Rdx, g.regs.R10, g.regs.R8, g.regs.R9 = 1, 2, 3, 4, 5, 6
