@@ -29,10 +29,6 @@ var fdCalls = []kernel.Row{
 		Support: kernel.Partial, Note: "MFD_HUGETLB is refused with EINVAL"},
 	{Nr: abi.SYS_name_to_handle_at, Name: "name_to_handle_at", Support: kernel.Refused, Errno: abi.EOPNOTSUPP, Note: "file handles do not exist here"},
 	{Nr: abi.SYS_open_by_handle_at, Name: "open_by_handle_at", Support: kernel.Refused, Errno: abi.EPERM, Note: "file handles do not exist here"},
-	{Nr: abi.SYS_inotify_init, Name: "inotify_init", Support: kernel.Refused, Errno: abi.ENOSYS, Note: "not implemented yet"},
-	{Nr: abi.SYS_inotify_init1, Name: "inotify_init1", Support: kernel.Refused, Errno: abi.ENOSYS, Note: "not implemented yet"},
-	{Nr: abi.SYS_inotify_add_watch, Name: "inotify_add_watch", Support: kernel.Refused, Errno: abi.ENOSYS, Note: "not implemented yet"},
-	{Nr: abi.SYS_inotify_rm_watch, Name: "inotify_rm_watch", Support: kernel.Refused, Errno: abi.ENOSYS, Note: "not implemented yet"},
 }
 
 // pathAt reads a path argument: EFAULT, ENAMETOOLONG.

@@ -18,7 +18,7 @@ func families() [][]kernel.Row {
 	return [][]kernel.Row{
 		// kernel
 		processCalls, signalCalls, futexCalls, timeCalls, credCalls, schedCalls, miscCalls, refusedCalls(),
-		fdCalls, rwCalls, statCalls, dirCalls, pathCalls, xattrCalls, lockCalls, mountCalls,
+		fdCalls, rwCalls, statCalls, dirCalls, pathCalls, xattrCalls, lockCalls, mountCalls, inotifyCalls,
 		// memory
 		memoryCalls,
 		// pipes, polling, sockets

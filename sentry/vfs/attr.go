@@ -15,7 +15,15 @@ func (p Path) Chmod(ctx Context, mode uint16) error {
 	if p.Dentry.ftype == abi.S_IFLNK {
 		return abi.EOPNOTSUPP
 	}
-	return ChmodInode(ctx, p.Dentry.inode, mode)
+	return p.changed(ChmodInode(ctx, p.Dentry.inode, mode), abi.IN_ATTRIB)
+}
+
+// changed tells watchers about a change, if it was made.
+func (p Path) changed(err error, mask uint32) error {
+	if err == nil {
+		p.Dentry.notify(mask)
+	}
+	return err
 }
 
 // ChmodInode is Chmod for a file without a path (a socket).
@@ -43,7 +51,7 @@ func (p Path) Chown(ctx Context, uid, gid uint32) error {
 	if err := p.wantWrite(); err != nil {
 		return err
 	}
-	return ChownInode(ctx, p.Dentry.inode, uid, gid)
+	return p.changed(ChownInode(ctx, p.Dentry.inode, uid, gid), abi.IN_ATTRIB)
 }
 
 // ChownInode is Chown for a file without a path.
@@ -106,10 +114,10 @@ func (p Path) Utimes(ctx Context, t Times) error {
 			return err
 		}
 	}
-	return p.Dentry.inode.SetAttr(ctx, &SetAttr{
+	return p.changed(p.Dentry.inode.SetAttr(ctx, &SetAttr{
 		SetAtime: !t.AtimeOmit, AtimeNow: t.AtimeNow, Atime: t.Atime,
 		SetMtime: !t.MtimeOmit, MtimeNow: t.MtimeNow, Mtime: t.Mtime,
-	})
+	}), abi.IN_ATTRIB)
 }
 
 // Truncate is truncate(2) on what has been looked up.
@@ -131,7 +139,7 @@ func (p Path) Truncate(ctx Context, size int64) error {
 		return err
 	}
 	defer putWriteAccess(p.Dentry.inode)
-	return TruncateInode(ctx, p.Dentry.inode, size)
+	return p.changed(TruncateInode(ctx, p.Dentry.inode, size), abi.IN_MODIFY)
 }
 
 // Truncate is ftruncate(2).
@@ -145,7 +153,11 @@ func (f *File) Truncate(ctx Context, size int64) error {
 	} else if !a.IsRegular() {
 		return abi.EINVAL
 	}
-	return TruncateInode(ctx, i, size)
+	err := TruncateInode(ctx, i, size)
+	if err == nil {
+		f.notify(abi.IN_MODIFY)
+	}
+	return err
 }
 
 // TruncateInode changes the size of a regular file; permission was checked.
@@ -240,7 +252,7 @@ func (p Path) SetXattr(ctx Context, name string, value []byte, flags int) error 
 	if err := xattrCheck(ctx, p, name, true); err != nil {
 		return err
 	}
-	return p.Dentry.inode.SetXattr(ctx, name, value, flags)
+	return p.changed(p.Dentry.inode.SetXattr(ctx, name, value, flags), abi.IN_ATTRIB)
 }
 
 // RemoveXattr is removexattr(2).
@@ -248,7 +260,7 @@ func (p Path) RemoveXattr(ctx Context, name string) error {
 	if err := xattrCheck(ctx, p, name, true); err != nil {
 		return err
 	}
-	return p.Dentry.inode.RemoveXattr(ctx, name)
+	return p.changed(p.Dentry.inode.RemoveXattr(ctx, name), abi.IN_ATTRIB)
 }
 
 // ListXattr is listxattr(2): names in the trusted namespace are for the

@@ -74,7 +74,10 @@ func (v *VFS) createAt2(ctx Context, start Path, path string, isDir bool, first 
 		if err != nil {
 			return err
 		}
-		_, err = dir.Dentry.instantiate(ctx, name, inode)
+		c, err := dir.Dentry.instantiate(ctx, name, inode)
+		if err == nil {
+			notifyEntry(dir.Dentry, c, abi.IN_CREATE, name)
+		}
 		return err
 	})
 }
@@ -165,6 +168,9 @@ func (v *VFS) Link(ctx Context, old Path, start Path, path string) error {
 		if err := dir.Dentry.inode.Link(ctx, name, old.Dentry.inode); err != nil {
 			return nil, err
 		}
+		if watched() {
+			tell(old.Dentry.inode, abi.IN_ATTRIB, 0, "") // the link count changed
+		}
 		return old.Dentry.inode, nil
 	})
 }
@@ -231,6 +237,7 @@ func (v *VFS) remove(ctx Context, start Path, path string, isDir bool) error {
 			return err
 		}
 		dir.Dentry.unhash(ctx, d)
+		notifyRemoved(ctx, dir.Dentry, d, d.Name())
 		return nil
 	})
 }
@@ -393,6 +400,12 @@ func (v *VFS) rename(ctx Context, ow, nw *walker, flags uint32) error {
 				od.addChild(n)
 			}
 		}
+	}
+	if flags&exchange != 0 {
+		notifyRenamed(ctx, od, oldName, nd, newName, old, nil)
+		notifyRenamed(ctx, nd, newName, od, oldName, target, nil)
+	} else {
+		notifyRenamed(ctx, od, oldName, nd, newName, old, target)
 	}
 	return nil
 }

@@ -149,6 +149,11 @@ func (f *File) DecRef() {
 }
 
 func (f *File) release() {
+	if f.writable {
+		f.notify(abi.IN_CLOSE_WRITE)
+	} else {
+		f.notify(abi.IN_CLOSE_NOWRITE)
+	}
 	f.watchMu.Lock()
 	ws := f.watchers
 	f.watchers = nil
@@ -352,6 +357,7 @@ func (f *File) read(ctx Context, dst *usermem.Buffer, off int64, fl IOFlags) (in
 		return f.blockingRead(ctx, dst, off, fl)
 	}
 	if n > 0 {
+		f.notify(abi.IN_ACCESS)
 		return n, nil
 	}
 	return 0, err
@@ -378,6 +384,14 @@ func (f *File) blockingRead(ctx Context, dst *usermem.Buffer, off int64, fl IOFl
 }
 
 func (f *File) write(ctx Context, src *usermem.Buffer, off int64, fl IOFlags) (n, end int64, err error) {
+	n, end, err = f.writeSome(ctx, src, off, fl)
+	if n > 0 {
+		f.notify(abi.IN_MODIFY)
+	}
+	return n, end, err
+}
+
+func (f *File) writeSome(ctx Context, src *usermem.Buffer, off int64, fl IOFlags) (n, end int64, err error) {
 	if f.overflows(off, src) {
 		return 0, off, abi.EINVAL
 	}
@@ -506,6 +520,7 @@ func (f *File) WithPosition(fn func(pos int64) (int64, error)) error {
 func (f *File) ReadDir(ctx Context, emit func(Dirent) bool) error {
 	f.posMu.Lock()
 	defer f.posMu.Unlock()
+	defer f.notify(abi.IN_ACCESS)
 	return f.ops.ReadDir(ctx, f, f.pos, func(d Dirent) bool {
 		if !emit(d) {
 			return false

@@ -142,6 +142,7 @@ func (v *VFS) createOpen(ctx Context, w *walker, how OpenHow) (*File, Path, erro
 	if err != nil {
 		return nil, Path{}, err
 	}
+	notifyEntry(dir.Dentry, d, abi.IN_CREATE, name)
 	how.Flags &^= abi.O_TRUNC
 	f, err := v.open(ctx, Path{dir.Mount, d}, how) // who creates it may open it, whatever its mode
 	return f, Path{}, err
@@ -266,6 +267,7 @@ func (v *VFS) OpenPath(ctx Context, p Path, how OpenHow) (*File, error) {
 			f.DecRef()
 			return nil, err
 		}
+		f.notify(abi.IN_MODIFY)
 	}
 	return f, nil
 }
@@ -299,6 +301,7 @@ func (v *VFS) open(ctx Context, p Path, how OpenHow) (*File, error) {
 	f := NewFile(ops, fl|abi.O_LARGEFILE, p)
 	f.cred = ctx.Cred()
 	f.writeCounted = counted
+	f.notify(abi.IN_OPEN)
 	return f, nil
 }
 
