@@ -3,7 +3,7 @@
  *
  *   fuzz SEED CALLS DIR
  *
- * The parent runs children, two at a time, each of which makes some thousand calls with random and half-valid arguments,
+ * The parent runs children, four at a time, each of which makes some thousand calls with random and half-valid arguments,
  * until CALLS have been made; a child that dies, hangs or damages itself is replaced. Left out is only what would end the
  * fuzzer itself: exits, reboot, and signals to other processes than the children. Every child prints nothing; the parent
  * prints its progress and, at the end, "fuzz: done".
@@ -37,7 +37,7 @@
 #include <unistd.h>
 
 #define PER_CHILD 2000
-#define SLOTS 2
+#define SLOTS 4
 #define MAX_SYSCALL 470
 
 static uint64_t state;
@@ -129,7 +129,7 @@ static void again(void) {
 	sigset_t none;
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	struct itimerval it = {{0, 4000}, {0, 4000}};
+	struct itimerval it = {{0, 2000}, {0, 2000}};
 	setitimer(ITIMER_REAL, &it, NULL);
 }
 static void objects(void) {
@@ -238,7 +238,7 @@ int main(int argc, char **argv) {
 	if (chdir(argv[3])) { perror(argv[3]); return 2; }
 	chmod(".", 0777);
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
-	struct { pid_t pid; volatile uint32_t *made; int64_t start; } slot[SLOTS];
+	struct { pid_t pid; volatile uint32_t *made; int64_t moved; uint32_t last; } slot[SLOTS];
 	memset(slot, 0, sizeof slot);
 	for (int i = 0; i < SLOTS; i++) slot[i].made = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	int idle = 0;
@@ -255,11 +255,14 @@ int main(int argc, char **argv) {
 				if (p == 0) child(seed * 1000003 + runs, runs % 3 == 2, slot[i].made);
 				if (p < 0) { perror("fork"); return 3; }
 				slot[i].pid = p;
-				slot[i].start = now;
+				slot[i].moved = now;
+				slot[i].last = 0;
 				if (++runs % 40 == 0) clean(argv[3]);
 				continue;
 			}
-			int st, late = now - slot[i].start > 20000;
+			/* one that has blocked the alarm and then itself is of no more use */
+			if (*slot[i].made != slot[i].last) { slot[i].last = *slot[i].made; slot[i].moved = now; }
+			int st, late = now - slot[i].moved > 1000;
 			if (late) { kill(slot[i].pid, SIGKILL); hung++; }
 			pid_t p = waitpid(slot[i].pid, &st, late ? 0 : WNOHANG);
 			if (p == 0) continue;
