@@ -35,6 +35,7 @@ type guest struct {
 	conn *control.Conn
 	tty  *host.TTY // nil without a terminal
 	init *kernel.ThreadGroup
+	net  *network
 }
 
 // startError is a failure with the exit status that it means.

@@ -22,10 +22,6 @@ import (
 	"garrison/sentry/fs/tmpfs"
 	"garrison/sentry/fs/tty"
 	"garrison/sentry/kernel"
-	"garrison/sentry/socket"
-	"garrison/sentry/socket/inet"
-	"garrison/sentry/socket/netlink"
-	"garrison/sentry/socket/unix"
 	"garrison/sentry/strace"
 	"garrison/sentry/syscalls"
 	"garrison/sentry/vfs"
@@ -39,9 +35,13 @@ func (g *guest) startGuest(b *config.Boot, m *machine) error {
 		logTo = m.log
 	}
 	v := vfs.New()
+	var err error
+	if g.net, err = newNetwork(b); err != nil {
+		return err
+	}
 	table := syscalls.Table()
 	cfg := kernel.Config{
-		Platform: m.platform, PageFile: m.pages, VFS: v, Table: table[:], Log: logTo, Network: socketFamilies(),
+		Platform: m.platform, PageFile: m.pages, VFS: v, Table: table[:], Log: logTo, Network: g.net.families,
 		Hostname: b.Hostname, TotalMemory: b.MemTotal,
 		OnPanic: func(msg string) {
 			fmt.Fprintln(os.Stderr, msg)
@@ -82,16 +82,6 @@ func (g *guest) startGuest(b *config.Boot, m *machine) error {
 		return execError(b.Process.Args[0], err)
 	}
 	return nil
-}
-
-// socketFamilies are the sockets of a sandbox without a network of its own: the
-// loopback interface.
-func socketFamilies() socket.Families {
-	lo := inet.NewStack()
-	return socket.Families{
-		abi.AF_UNIX: unix.New(), abi.AF_INET: &inet.Family{Stack: lo}, abi.AF_INET6: &inet.Family{Stack: lo, V6: true},
-		abi.AF_NETLINK: netlink.New(),
-	}
 }
 
 // execError is what a shell would say.
@@ -153,7 +143,7 @@ func (g *guest) mounts(b *config.Boot, m *machine, v *vfs.VFS) (*vfs.MountNamesp
 	v.OpenFIFO = new(pipe.FIFOs).Open
 	v.RegisterFilesystem("tmpfs", tmpfs.Maker(v, m.pages, b.MemTotal/2))
 	v.RegisterFilesystem("proc", func(vfs.Context, string, string, uint32) (vfs.Superblock, error) {
-		return proc.New(g.k, proc.Config{CPUInfo: m.cpuInfo, CommandLine: "garrison"}), nil
+		return proc.New(g.k, proc.Config{CPUInfo: m.cpuInfo, CommandLine: "garrison", NetFiles: g.net.files}), nil
 	})
 	v.RegisterFilesystem("sysfs", func(vfs.Context, string, string, uint32) (vfs.Superblock, error) {
 		return sys.New(v, sys.Machine{CPUs: g.k.CPUs(), TotalMemory: g.k.TotalMemory(), UsedMemory: m.pages.Usage}), nil
@@ -226,7 +216,7 @@ func (g *guest) systemMounts(b *config.Boot, m *machine, v *vfs.VFS, ns *vfs.Mou
 		flags uint32
 		name  string
 	}{
-		{"/proc", proc.New(g.k, proc.Config{CPUInfo: m.cpuInfo, CommandLine: "garrison"}), quiet, "proc"},
+		{"/proc", proc.New(g.k, proc.Config{CPUInfo: m.cpuInfo, CommandLine: "garrison", NetFiles: g.net.files}), quiet, "proc"},
 		{"/sys", sys.New(v, sys.Machine{CPUs: g.k.CPUs(), TotalMemory: g.k.TotalMemory(), UsedMemory: m.pages.Usage}), quiet | abi.MS_RDONLY, "sysfs"},
 		{"/dev", devfs, abi.MS_NOSUID, "devtmpfs"},
 		{"/dev/pts", pts, abi.MS_NOSUID | abi.MS_NOEXEC, "devpts"},

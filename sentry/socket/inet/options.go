@@ -266,19 +266,7 @@ func (e *endpoint) GetSockOpt(ctx vfs.Context, level, name, size int) ([]byte, e
 func (s *TCP) info() []byte {
 	b := make([]byte, 232)
 	le := binary.LittleEndian
-	st := s.st.Load()
-	if st == abi.TCP_ESTABLISHED {
-		_, in := s.rx.Load().state()
-		_, out := s.tx.Load().state()
-		switch {
-		case in && out:
-			st = abi.TCP_CLOSING
-		case in:
-			st = abi.TCP_CLOSE_WAIT
-		case out:
-			st = abi.TCP_FIN_WAIT2
-		}
-	}
+	st := s.connState()
 	b[0] = byte(st)
 	b[5] = abi.TCPI_OPT_TIMESTAMPS | abi.TCPI_OPT_SACK | abi.TCPI_OPT_WSCALE
 	b[6] = 7<<4 | 7

@@ -141,6 +141,7 @@ func (s *Socket) tryConnect(ctx vfs.Context, l *Socket) error {
 	c.st.Store(int32(established))
 	s.st.Store(int32(established))
 	s.mu.Unlock()
+	s.ns.add(c)
 	l.accepted = append(l.accepted, c)
 	l.mu.Unlock()
 	l.Queue.Notify(socket.EvIn)

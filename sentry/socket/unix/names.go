@@ -3,6 +3,7 @@ package unix
 import (
 	"bytes"
 	"fmt"
+	"sort"
 	"sync"
 
 	"garrison/abi"
@@ -14,6 +15,7 @@ type Namespace struct {
 	mu       sync.Mutex
 	abstract map[abstractKey]*Socket
 	files    map[vfs.Inode]*Socket
+	all      map[*Socket]struct{} // for /proc/net/unix
 	auto     uint32
 }
 
@@ -24,7 +26,8 @@ type abstractKey struct {
 }
 
 func newNamespace() *Namespace {
-	return &Namespace{abstract: make(map[abstractKey]*Socket), files: make(map[vfs.Inode]*Socket)}
+	return &Namespace{abstract: make(map[abstractKey]*Socket), files: make(map[vfs.Inode]*Socket),
+		all: make(map[*Socket]struct{})}
 }
 
 // unbind forgets s's name and returns the file that it was bound to, whose
@@ -32,6 +35,7 @@ func newNamespace() *Namespace {
 func (ns *Namespace) unbind(s *Socket) vfs.Path {
 	ns.mu.Lock()
 	defer ns.mu.Unlock()
+	delete(ns.all, s)
 	if file := s.file; file.Valid() {
 		if i := file.Inode(); ns.files[i] == s {
 			delete(ns.files, i)
@@ -48,18 +52,42 @@ func (ns *Namespace) unbind(s *Socket) vfs.Path {
 	return vfs.Path{}
 }
 
-// Sockets lists what is bound, for /proc/net/unix.
-func (ns *Namespace) Sockets() []*Socket {
+// add notes a new socket.
+func (ns *Namespace) add(s *Socket) {
 	ns.mu.Lock()
-	defer ns.mu.Unlock()
-	var out []*Socket
-	for _, s := range ns.abstract {
-		out = append(out, s)
+	ns.all[s] = struct{}{}
+	ns.mu.Unlock()
+}
+
+// ProcNetUnix is /proc/net/unix (proc(5)).
+func (ns *Namespace) ProcNetUnix() []byte {
+	ns.mu.Lock()
+	socks := make([]*Socket, 0, len(ns.all))
+	for s := range ns.all {
+		socks = append(socks, s)
 	}
-	for _, s := range ns.files {
-		out = append(out, s)
+	ns.mu.Unlock()
+	sort.Slice(socks, func(i, j int) bool { return socks[i].Ino() < socks[j].Ino() })
+	var b bytes.Buffer
+	b.WriteString("Num       RefCount Protocol Flags    Type St Inode Path\n")
+	for _, s := range socks {
+		flags, st := 0, 1 // SS_UNCONNECTED
+		switch s.state() {
+		case listening:
+			flags = 1 << 16 // __SO_ACCEPTCON
+		case established:
+			st = 3
+		}
+		fmt.Fprintf(&b, "%016x: %08X %08X %08X %04X %02X %5d", 0, 2, 0, flags, s.Type, st, s.Ino())
+		if name := s.address()[2:]; len(name) > 0 {
+			if name[0] != 0 {
+				name = bytes.TrimRight(name, "\x00")
+			}
+			b.WriteString(" " + string(bytes.ReplaceAll(name, []byte{0}, []byte{'@'})))
+		}
+		b.WriteByte('\n')
 	}
-	return out
+	return b.Bytes()
 }
 
 // parse checks a sockaddr_un (unix_validate_addr); path is set for names in the

@@ -82,6 +82,7 @@ func (fam *Family) make(ctx vfs.Context, typ, protocol int) (*Socket, error) {
 	s := &Socket{ns: fam.NS}
 	s.Init(ctx, abi.AF_UNIX, typ, 0)
 	s.rq.owner = s
+	s.ns.add(s)
 	return s, nil
 }
 
