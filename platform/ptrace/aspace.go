@@ -207,11 +207,12 @@ func (a *addressSpace) flushBy(t *thread) error {
 	return first
 }
 
-// fail makes the space unusable. a.mu is held.
+// fail makes the space unusable: pending stays set, so that all who come see
+// a.err. a.mu is held.
 func (a *addressSpace) fail(err error) error {
 	a.err = abi.FromHost(err)
 	a.queue = nil
-	a.pending.Store(false)
+	a.pending.Store(true)
 	return a.err
 }
 
