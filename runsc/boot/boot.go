@@ -73,6 +73,9 @@ func (g *guest) start(b *config.Boot) error {
 	if err != nil {
 		return err
 	}
+	if g.net, err = newNetwork(b); err != nil {
+		return err
+	}
 	if err := leaveHost(); err != nil {
 		return fmt.Errorf("shut the sandbox's kernel in: %w", err)
 	}

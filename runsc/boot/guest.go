@@ -35,10 +35,6 @@ func (g *guest) startGuest(b *config.Boot, m *machine) error {
 		logTo = m.log
 	}
 	v := vfs.New()
-	var err error
-	if g.net, err = newNetwork(b); err != nil {
-		return err
-	}
 	table := syscalls.Table()
 	cfg := kernel.Config{
 		Platform: m.platform, PageFile: m.pages, VFS: v, Table: table[:], Log: logTo, Network: g.net.families,

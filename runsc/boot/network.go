@@ -17,11 +17,11 @@ type network struct {
 }
 
 // newNetwork makes a network with only a loopback interface inside the Sentry,
-// or one that is the host's.
+// or one that is the host's. It is called while the host is in reach.
 func newNetwork(b *config.Boot) (*network, error) {
 	local := unix.New()
 	n := &network{
-		families: socket.Families{abi.AF_UNIX: local, abi.AF_NETLINK: netlink.New()},
+		families: socket.Families{abi.AF_UNIX: local, abi.AF_NETLINK: netlink.New(netlink.Loopback())},
 		files:    map[string]func() []byte{"unix": local.NS.ProcNetUnix},
 	}
 	if b.Config.Network == "host" {
@@ -29,6 +29,11 @@ func newNetwork(b *config.Boot) (*network, error) {
 		if err != nil {
 			return nil, err
 		}
+		ifs, err := netlink.Host()
+		if err != nil {
+			return nil, err
+		}
+		n.families[abi.AF_NETLINK] = netlink.New(ifs)
 		n.families[abi.AF_INET] = &hostinet.Family{Poller: p}
 		n.families[abi.AF_INET6] = &hostinet.Family{Poller: p, V6: true}
 		return n, nil

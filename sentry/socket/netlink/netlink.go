@@ -1,6 +1,6 @@
 // Package netlink implements AF_NETLINK sockets (netlink(7)) as far as programs
-// need to see the sandbox's network: NETLINK_ROUTE requests about the loopback
-// interface (rtnetlink(7)), and NETLINK_KOBJECT_UEVENT without events.
+// need to see the sandbox's network: NETLINK_ROUTE requests about interfaces,
+// addresses and routes (rtnetlink(7)), and NETLINK_KOBJECT_UEVENT without events.
 //
 // Nothing can be configured: requests that change something fail with EPERM or
 // EOPNOTSUPP. Other protocols are EPROTONOSUPPORT.
@@ -23,6 +23,8 @@ const sizeofSockaddrNl = 12
 
 // A Family makes netlink sockets.
 type Family struct {
+	net Network
+
 	mu    sync.Mutex
 	ports map[portKey]*Socket
 	next  uint32
@@ -33,8 +35,10 @@ type portKey struct {
 	port     uint32
 }
 
-// New makes the family.
-func New() *Family { return &Family{ports: make(map[portKey]*Socket), next: 1 << 31} }
+// New makes the family; n is what dumps show.
+func New(n Network) *Family {
+	return &Family{net: n, ports: make(map[portKey]*Socket), next: 1 << 31}
+}
 
 // Socket implements socket.Family.
 func (fam *Family) Socket(ctx vfs.Context, typ, protocol int) (socket.Socket, error) {

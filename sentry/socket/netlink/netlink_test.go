@@ -14,7 +14,7 @@ import (
 func ask(t *testing.T, typ, flags uint16, body []byte) (types []uint16, errno int32) {
 	t.Helper()
 	ctx := vfs.NewSystemContext(vfs.New(), vfs.Path{})
-	s, err := New().Socket(ctx, abi.SOCK_RAW, abi.NETLINK_ROUTE)
+	s, err := New(Loopback()).Socket(ctx, abi.SOCK_RAW, abi.NETLINK_ROUTE)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,11 +81,21 @@ func TestRoute(t *testing.T) {
 	}
 }
 
+func TestHost(t *testing.T) {
+	n, err := Host()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(n.Links) == 0 || len(n.Addrs) == 0 {
+		t.Errorf("%d links, %d addresses", len(n.Links), len(n.Addrs))
+	}
+}
+
 func FuzzRequests(f *testing.F) {
 	f.Add([]byte("\x14\x00\x00\x00\x12\x00\x01\x03\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		ctx := vfs.NewSystemContext(vfs.New(), vfs.Path{})
-		s, _ := New().Socket(ctx, abi.SOCK_RAW, abi.NETLINK_ROUTE)
+		s, _ := New(Loopback()).Socket(ctx, abi.SOCK_RAW, abi.NETLINK_ROUTE)
 		s.SendMsg(ctx, usermem.Bytes(b), &socket.Msg{})
 	})
 }

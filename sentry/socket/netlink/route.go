@@ -1,6 +1,7 @@
 package netlink
 
 import (
+	"bytes"
 	"encoding/binary"
 
 	"garrison/abi"
@@ -122,43 +123,28 @@ func (s *Socket) route(ctx vfs.Context, r *request) (answered bool, e abi.Errno)
 	switch r.typ {
 	case abi.RTM_GETLINK:
 		if dump {
-			s.dump(r, func(w *writer, flags uint16) { link(w, flags) })
+			s.dump(r, abi.RTM_NEWLINK, s.fam.net.Links, 0)
 			return true, 0
 		}
-		if !namesLo(r.body) {
+		l := s.fam.net.link(r.body)
+		if l == nil {
 			return false, abi.ENODEV
 		}
 		w := writer{r: r}
-		link(&w, 0)
+		w.message(abi.RTM_NEWLINK, 0, l)
 		s.deliver(w.b)
 		return false, 0
 	case abi.RTM_GETADDR:
 		if !dump {
 			return false, abi.EOPNOTSUPP
 		}
-		s.dump(r, func(w *writer, flags uint16) {
-			if family == abi.AF_UNSPEC || family == abi.AF_INET {
-				address(w, flags, abi.AF_INET, 8, []byte{127, 0, 0, 1})
-			}
-			if family == abi.AF_UNSPEC || family == abi.AF_INET6 {
-				address(w, flags, abi.AF_INET6, 128, loopback6[:])
-			}
-		})
+		s.dump(r, abi.RTM_NEWADDR, s.fam.net.Addrs, family)
 		return true, 0
 	case abi.RTM_GETROUTE:
 		if !dump {
 			return false, s.oneRoute(r, family)
 		}
-		s.dump(r, func(w *writer, flags uint16) {
-			if family == abi.AF_UNSPEC || family == abi.AF_INET {
-				route(w, flags, abi.AF_INET, 8, []byte{127, 0, 0, 0}, []byte{127, 0, 0, 1}, rtnLocal, rtScopeHost)
-				route(w, flags, abi.AF_INET, 32, []byte{127, 0, 0, 1}, []byte{127, 0, 0, 1}, rtnLocal, rtScopeHost)
-				route(w, flags, abi.AF_INET, 32, []byte{127, 255, 255, 255}, []byte{127, 0, 0, 1}, rtnBroadcast, rtScopeLink)
-			}
-			if family == abi.AF_UNSPEC || family == abi.AF_INET6 {
-				route(w, flags, abi.AF_INET6, 128, loopback6[:], nil, rtnLocal, 0)
-			}
-		})
+		s.dump(r, abi.RTM_NEWROUTE, s.fam.net.Routes, family)
 		return true, 0
 	case abi.RTM_GETRULE, abi.RTM_GETNEIGH, abi.RTM_GETQDISC, abi.RTM_GETADDRLABEL, abi.RTM_GETNEIGHTBL, abi.RTM_GETNETCONF,
 		abi.RTM_GETTCLASS, abi.RTM_GETTFILTER, abi.RTM_GETMULTICAST, abi.RTM_GETANYCAST, abi.RTM_GETSTATS, abi.RTM_GETNSID,
@@ -166,7 +152,7 @@ func (s *Socket) route(ctx vfs.Context, r *request) (answered bool, e abi.Errno)
 		if !dump {
 			return false, abi.EOPNOTSUPP
 		}
-		s.dump(r, func(*writer, uint16) {})
+		s.dump(r, 0, nil, 0)
 		return true, 0
 	}
 	if r.typ > abi.RTM_MAX {
@@ -180,47 +166,77 @@ func (s *Socket) route(ctx vfs.Context, r *request) (answered bool, e abi.Errno)
 
 var loopback6 = [16]byte{15: 1}
 
-// dump sends a multi-part answer and its end, each a datagram.
-func (s *Socket) dump(r *request, fill func(w *writer, flags uint16)) {
+// maxDatagram bounds the datagrams of a dump, as NLMSG_GOODSIZE does.
+const maxDatagram = 3776
+
+// dump sends a multi-part answer, of the bodies of one address family unless
+// that is 0, and its end.
+func (s *Socket) dump(r *request, typ uint16, bodies [][]byte, family uint8) {
 	w := writer{r: r}
-	fill(&w, abi.NLM_F_MULTI)
+	for _, b := range bodies {
+		if family != 0 && b[0] != family {
+			continue
+		}
+		if len(w.b) > 0 && len(w.b)+headerLen+len(b) > maxDatagram {
+			s.deliver(w.b)
+			w.b = nil
+		}
+		w.message(typ, abi.NLM_F_MULTI, b)
+	}
 	if len(w.b) > 0 {
 		s.deliver(w.b)
 	}
 	w = writer{r: r}
-	at := w.begin(abi.NLMSG_DONE, abi.NLM_F_MULTI)
-	w.u32(0)
-	w.end(at)
+	w.message(abi.NLMSG_DONE, abi.NLM_F_MULTI, make([]byte, 4))
 	s.deliver(w.b)
 }
 
-// namesLo reports whether an ifinfomsg asks for the loopback interface, by
-// index or by name.
-func namesLo(b []byte) bool {
+// message appends a whole message.
+func (w *writer) message(typ, flags uint16, body []byte) {
+	at := w.begin(typ, flags)
+	w.b = append(w.b, body...)
+	w.end(at)
+}
+
+// attribute finds an attribute of type typ in b.
+func attribute(b []byte, typ uint16) []byte {
 	le := binary.LittleEndian
-	if len(b) < 16 {
-		return false
-	}
-	if i := le.Uint32(b[4:]); i != 0 {
-		return i == loIndex
-	}
-	for b = b[16:]; len(b) >= 4; {
+	for len(b) >= 4 {
 		n := int(le.Uint16(b))
 		if n < 4 || n > len(b) {
-			return false
+			return nil
 		}
-		if t := le.Uint16(b[2:]) &^ (3 << 14); t == iflaIfname || t == iflaAltIfname {
-			name := b[4:n]
-			return string(name) == "lo" || string(name) == "lo\x00"
+		if le.Uint16(b[2:])&^(3<<14) == typ {
+			return b[4:n]
 		}
 		b = b[min((n+3)&^3, len(b)):]
 	}
-	return false
+	return nil
+}
+
+// link finds the interface that an ifinfomsg asks for, by index or by name.
+func (n *Network) link(b []byte) []byte {
+	le := binary.LittleEndian
+	if len(b) < 16 {
+		return nil
+	}
+	index := le.Uint32(b[4:])
+	name := attribute(b[16:], iflaIfname)
+	if name == nil {
+		name = attribute(b[16:], iflaAltIfname)
+	}
+	name = bytes.TrimRight(name, "\x00")
+	for _, l := range n.Links {
+		if index != 0 && le.Uint32(l[4:]) == index ||
+			index == 0 && len(name) > 0 && bytes.Equal(bytes.TrimRight(attribute(l[16:], iflaIfname), "\x00"), name) {
+			return l
+		}
+	}
+	return nil
 }
 
 // link describes the loopback interface (rtnl_fill_ifinfo).
-func link(w *writer, flags uint16) {
-	at := w.begin(abi.RTM_NEWLINK, flags)
+func link(w *writer) {
 	w.b = append(w.b, 0, 0)
 	w.b = binary.LittleEndian.AppendUint16(w.b, arphrdLoop)
 	w.u32(loIndex)
@@ -243,11 +259,9 @@ func link(w *writer, flags uint16) {
 	w.attr(iflaBroadcast, make([]byte, 6))
 	w.attr(iflaStats64, make([]byte, 25*8))
 	w.attr(iflaStats, make([]byte, 24*4))
-	w.end(at)
 }
 
-func address(w *writer, flags uint16, family, prefix uint8, ip []byte) {
-	at := w.begin(abi.RTM_NEWADDR, flags)
+func address(w *writer, family, prefix uint8, ip []byte) {
 	w.b = append(w.b, family, prefix, abi.IFA_F_PERMANENT, rtScopeHost)
 	w.u32(loIndex)
 	w.attr(ifaAddress, ip)
@@ -259,11 +273,9 @@ func address(w *writer, flags uint16, family, prefix uint8, ip []byte) {
 	cache := make([]byte, 16)
 	binary.LittleEndian.PutUint64(cache, ^uint64(0)) // preferred and valid for ever
 	w.attr(ifaCacheinfo, cache)
-	w.end(at)
 }
 
-func route(w *writer, flags uint16, family, prefix uint8, dst, src []byte, typ, scope uint8) {
-	at := w.begin(abi.RTM_NEWROUTE, flags)
+func route(w *writer, family, prefix uint8, dst, src []byte, typ, scope uint8) {
 	w.b = append(w.b, family, prefix, 0, 0, rtTableLocal, rtprotKernel, scope, typ)
 	w.u32(0)
 	w.attr32(rtaTable, rtTableLocal)
@@ -272,35 +284,45 @@ func route(w *writer, flags uint16, family, prefix uint8, dst, src []byte, typ, 
 		w.attr(rtaPrefsrc, src)
 	}
 	w.attr32(rtaOif, loIndex)
-	w.end(at)
 }
 
-// oneRoute answers "ip route get".
+// oneRoute answers "ip route get" with the longest prefix that holds the
+// address.
 func (s *Socket) oneRoute(r *request, family uint8) abi.Errno {
-	le := binary.LittleEndian
 	if len(r.body) < 12 {
 		return abi.EINVAL
 	}
-	var dst []byte
-	for b := r.body[12:]; len(b) >= 4; {
-		n := int(le.Uint16(b))
-		if n < 4 || n > len(b) {
-			break
+	dst := attribute(r.body[12:], rtaDst)
+	best := -1
+	for i, b := range s.fam.net.Routes {
+		if b[0] != family || !holds(attribute(b[12:], rtaDst), int(b[1]), dst) || b[7] == rtnBroadcast {
+			continue
 		}
-		if le.Uint16(b[2:]) == rtaDst {
-			dst = b[4:n]
+		if best < 0 || b[1] > s.fam.net.Routes[best][1] {
+			best = i
 		}
-		b = b[min((n+3)&^3, len(b)):]
 	}
-	w := writer{r: r}
-	switch {
-	case family == abi.AF_INET && len(dst) == 4 && dst[0] == 127:
-		route(&w, 0, family, 32, dst, []byte{127, 0, 0, 1}, rtnLocal, 0)
-	case family == abi.AF_INET6 && string(dst) == string(loopback6[:]):
-		route(&w, 0, family, 128, dst, loopback6[:], rtnLocal, 0)
-	default:
+	if best < 0 || dst == nil {
 		return abi.ENETUNREACH
 	}
+	w := writer{r: r}
+	w.message(abi.RTM_NEWROUTE, 0, s.fam.net.Routes[best])
 	s.deliver(w.b)
 	return 0
+}
+
+// holds reports whether the first bits of net and ip are the same.
+func holds(net []byte, bits int, ip []byte) bool {
+	if bits == 0 {
+		return len(ip) > 0
+	}
+	if len(net) != len(ip) || bits > 8*len(ip) {
+		return false
+	}
+	for i := range bits {
+		if (net[i/8]^ip[i/8])>>(7-i%8)&1 != 0 {
+			return false
+		}
+	}
+	return true
 }
