@@ -119,6 +119,9 @@ func (s *Set[V]) clip(i Span[V], lo, hi uint64) Span[V] {
 
 // Overlaps reports whether any span meets [lo, hi).
 func (s *Set[V]) Overlaps(lo, hi uint64) bool {
+	if lo >= hi {
+		return false
+	}
 	r, ok := s.Next(lo)
 	return ok && r.Start < hi
 }
