@@ -150,7 +150,7 @@ func (g *guest) mounts(b *config.Boot, m *machine, v *vfs.VFS) (*vfs.MountNamesp
 		return nil, err
 	}
 	goferMount := func(mt *config.Mount) (vfs.Superblock, uint32, error) {
-		fs, err := client.Mount(mt.Name, gofer.Options{Exclusive: b.Config.FileAccess == "exclusive", NewDev: v.NewAnonDev})
+		fs, err := client.Mount(mt.Name, gofer.Options{Exclusive: b.Config.FileAccess == "exclusive", NewDev: v.NewAnonDev, Unmapped: b.Unmapped})
 		if err != nil {
 			return nil, 0, err
 		}

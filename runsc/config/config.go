@@ -133,6 +133,7 @@ type Boot struct {
 	Terminal bool // stdin is a terminal, and the guest's controlling one
 	Front    bool // our process group is the terminal's foreground one
 	Hostname string
+	Unmapped bool // the Gofer's user namespace maps the caller's ids only
 
 	ControlFD, P9FD, DonateFD int
 	LogFD                     int // -1 for none

@@ -80,6 +80,7 @@ func Start(a *Args) (*Sandbox, error) {
 
 	now := time.Now()
 	boot, goferCfg := a.bootConfig(), a.goferConfig(ids)
+	boot.Unmapped = !ids.privileged
 	sentryFDs, goferFDs := &fdList{}, &fdList{}
 	boot.ControlFD, boot.P9FD, boot.DonateFD = sentryFDs.add(ctlSentry), sentryFDs.add(p9Sentry), sentryFDs.add(donateSentry)
 	goferCfg.P9FD, goferCfg.DonateFD = goferFDs.add(p9Gofer), goferFDs.add(donateGofer)

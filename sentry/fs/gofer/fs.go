@@ -24,7 +24,15 @@ type Options struct {
 	// NewDev makes a device number for files to show: one is made for every
 	// device of the host's that files are met on. Nil makes some up, for tests.
 	NewDev func() uint64
+	// Unmapped says that the Gofer runs in a user namespace that maps its own
+	// ids only: all others appear to it as 65534. They are nearly always root's,
+	// and are shown as that.
+	Unmapped bool
 }
+
+// overflowID is what the host shows for ids that are not mapped
+// (/proc/sys/kernel/overflowuid).
+const overflowID = 65534
 
 // An FS is one mount of the Gofer's: a vfs.Superblock.
 type FS struct {

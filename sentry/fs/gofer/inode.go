@@ -63,6 +63,14 @@ func (i *inode) setAttr(e *goferwire.Entry, seq uint64) {
 		Ino: i.attr.Ino, Dev: i.attr.Dev, Rdev: e.Rdev, Size: e.Size, Blocks: e.Blocks, BlkSize: e.BlkSize,
 		Atime: e.Atime, Mtime: e.Mtime, Ctime: e.Ctime, Btime: e.Btime, HasBtime: e.Btime != 0,
 	}
+	if i.fs.opts.Unmapped {
+		if i.attr.UID == overflowID {
+			i.attr.UID = 0
+		}
+		if i.attr.GID == overflowID {
+			i.attr.GID = 0
+		}
+	}
 	i.fresh = i.seq == seq
 }
 
