@@ -192,7 +192,7 @@ func (k *Kernel) reparentLocked(t *Task, groupDead bool) {
 			continue
 		}
 		for _, x := range c.tasks {
-			if x.pdeathSig != 0 {
+			if x.pdeathSig != 0 && !c.zombie {
 				info := &abi.SigInfo{Signo: x.pdeathSig, Code: abi.SI_USER}
 				info.SetPID(tg.pid)
 				info.SetUID(uint32(t.Cred().RUID))

@@ -86,6 +86,7 @@ type Kernel struct {
 	rootUTS     *UTSNamespace
 	rootPIDNS   *PIDNamespace
 	futexes     futexTable
+	workers     workers
 	clock       Clocks
 	load        loadAverage
 	cookies     atomic.Uint64

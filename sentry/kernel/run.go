@@ -4,19 +4,62 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"sync"
 
 	"garrison/abi"
 	"garrison/platform"
 )
 
-// start runs t's goroutine.
-func (t *Task) start() { go t.run() }
+// maxIdleWorkers is how many goroutines wait for tasks to run.
+const maxIdleWorkers = 16
+
+// workers are the goroutines that run tasks. Each keeps an operating system
+// thread to itself (the platform's contract); a thread costs more to make than
+// to keep, so that some wait for the next task.
+type workers struct {
+	mu   sync.Mutex
+	idle []chan *Task // last in, first out
+}
+
+// start runs t.
+func (t *Task) start() {
+	w := &t.k.workers
+	w.mu.Lock()
+	if n := len(w.idle); n > 0 {
+		ch := w.idle[n-1]
+		w.idle = w.idle[:n-1]
+		w.mu.Unlock()
+		ch <- t
+		return
+	}
+	w.mu.Unlock()
+	go t.k.work(t)
+}
+
+// work runs tasks one after another. If it ends, it ends locked, and its
+// operating system thread with it.
+func (k *Kernel) work(t *Task) {
+	runtime.LockOSThread()
+	ch := make(chan *Task, 1)
+	w := &k.workers
+	for {
+		t.run()
+		w.mu.Lock()
+		if len(w.idle) >= maxIdleWorkers {
+			w.mu.Unlock()
+			return
+		}
+		w.idle = append(w.idle, ch)
+		w.mu.Unlock()
+		t = nil // keep nothing of it
+		t = <-ch
+	}
+}
 
 // run is a task's life: run guest code, handle what stopped it, deliver
 // signals, until the task exits. It holds nothing across rounds that is not in
 // t, so it can be started anew from a restored Task.
 func (t *Task) run() {
-	runtime.LockOSThread()
 	defer func() {
 		if r := recover(); r != nil {
 			t.k.panicked(t, r)
@@ -56,8 +99,6 @@ func (t *Task) run() {
 		}
 	}
 	t.exit()
-	// The goroutine ends locked, and its operating system thread with it:
-	// whatever the platform has bound to that thread goes too.
 }
 
 // panicked reports a broken invariant of ours, which ends the sandbox.
