@@ -282,30 +282,33 @@ func (a *addressSpace) worker(t *thread) error {
 	} else if err := a.byLeader(func(s *stub) (err error) { tid, err = s.cloneThread(); return err }); err != nil {
 		return err
 	}
-	t.as, t.stub, t.tracer = a, stub{a.proc.tgid, tid}, gettid()
+	t.as, t.stub, t.tracer = a, stub{tgid: a.proc.tgid, tid: tid}, gettid()
 	a.bound = append(a.bound, t)
 	return nil
 }
 
-// giveBack takes the stub of t back, which the calling thread should trace.
+// giveBack takes the stub of t back. The calling thread traces it: another can
+// neither use it nor let it go, and then it stays bound for good.
 func (a *addressSpace) giveBack(t *thread) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.released {
-		return // killed; being collected
-	}
 	if t.tracer != gettid() {
-		// It can be neither used nor let go. It stays among the bound, so that
-		// Release collects it with the others.
 		return
 	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	a.bound = slices.DeleteFunc(a.bound, func(b *thread) bool { return b == t })
-	if len(a.parked) >= maxParked {
+	switch {
+	case t.stub.dead:
+	case a.released:
+		collect(t.stub.tid)
+	case len(a.parked) >= maxParked:
 		t.stub.exit()
-	} else if t.stub.park() == nil {
+	case t.stub.park() == nil:
 		a.parked = append(a.parked, t.stub.tid)
-	} else {
-		t.stub.wait() // it died
+	default:
+		collect(t.stub.tid) // it was killed
+	}
+	if a.released && len(a.bound) == 0 {
+		a.p.bury(a.proc)
 	}
 }
 
@@ -320,10 +323,10 @@ func (a *addressSpace) Release() {
 	a.queue = nil
 	a.pending.Store(false)
 	a.mapped.Clear()
-	c := corpse{proc: a.proc}
-	for _, t := range a.bound {
-		c.threads = append(c.threads, t.stub.tid)
+	unix.Kill(a.proc.tgid, unix.SIGKILL)
+	// Else the last of the bound threads does it: what they trace is theirs to
+	// collect.
+	if len(a.bound) == 0 {
+		a.p.bury(a.proc)
 	}
-	a.bound = nil
-	a.p.discard(c)
 }

@@ -66,7 +66,7 @@ type Platform struct {
 	mu        sync.Mutex
 	slots     int   // in use or used before
 	freeSlots []int // to be used again
-	dying     []corpse
+	dying     []process
 	reaping   bool           // a goroutine collects the dying
 	unreaped  sync.WaitGroup // processes that hold slots
 }
@@ -149,18 +149,11 @@ func (p *Platform) NewThread() (platform.Thread, error) {
 	return newThread(p), nil
 }
 
-// A corpse is a killed process, and those of its threads that are traced.
-type corpse struct {
-	proc    process
-	threads []int
-}
-
-// discard kills a process and has it collected. The killed threads' tracers
-// must not touch them any more.
-func (p *Platform) discard(c corpse) {
-	unix.Kill(c.proc.tgid, unix.SIGKILL)
+// bury has a killed process collected, of which no thread is traced any more
+// but by the keeper.
+func (p *Platform) bury(proc process) {
 	p.mu.Lock()
-	p.dying = append(p.dying, c)
+	p.dying = append(p.dying, proc)
 	start := !p.reaping
 	p.reaping = true
 	p.mu.Unlock()
@@ -169,28 +162,27 @@ func (p *Platform) discard(c corpse) {
 	}
 }
 
-// reap collects the dying. Any thread of ours may wait for any of our stubs;
-// the leader is not reported before its threads are gone.
+// reap collects the dying.
 func (p *Platform) reap() {
 	for {
 		p.mu.Lock()
 		if len(p.dying) == 0 {
+			p.dying = nil
 			p.reaping = false
 			p.mu.Unlock()
 			return
 		}
-		c := p.dying[0]
+		proc := p.dying[0]
 		p.dying = p.dying[1:]
 		p.mu.Unlock()
-		for _, tid := range c.threads {
-			collect(tid)
-		}
-		collect(c.proc.tgid)
-		p.giveSlot(c.proc.slot)
+		collect(proc.tgid)
+		p.giveSlot(proc.slot)
 	}
 }
 
-// collect waits for the end of a stub thread.
+// collect waits for the end of a stub: of a process's leader, when no thread of
+// it is traced, or of the calling thread's own tracee. (A wait for the tracee
+// of another thread is never woken up if that thread ends.)
 func collect(tid int) {
 	for {
 		if st, e := wait4(tid); e != 0 || st.ended() {

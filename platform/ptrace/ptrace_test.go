@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -389,5 +390,44 @@ func TestQueueMerges(t *testing.T) {
 	a.Map(platform.Mapping{Addr: at, Len: 2 * pageSize, FD: 3, Prot: platform.Read})
 	if n := len(a.queue); n != 2 || a.queue[1][0] != unix.SYS_MMAP {
 		t.Errorf("a mapping over what was unmapped: %v", a.queue)
+	}
+}
+
+// TestReapUsed makes spaces that run and are released with their thread bound,
+// as at execve and exit, by operating system threads that end; and looks at
+// what is left.
+func TestReapUsed(t *testing.T) {
+	p := newPlatform(t)
+	var wg sync.WaitGroup
+	for i := range 200 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			runtime.LockOSThread() // never unlocked
+			g := newGuest(t, p, 0x0f, 0x05)
+			next := newGuest(t, p, 0x0f, 0x05)
+			for _, as := range []platform.AddressSpace{g.as, next.as} {
+				g.regs.Rip = codeAddr
+				if trap, err := g.th.Run(as, &g.regs); err != nil || trap.Kind != platform.TrapSyscall {
+					t.Errorf("trap %+v, %v", trap, err)
+				}
+				as.Release()
+			}
+			g.th.Release()
+		}()
+		if i%8 == 7 {
+			wg.Wait()
+		}
+	}
+	wg.Wait()
+	for i := 0; ; i++ {
+		n := len(children(t))
+		if n <= poolSize+2 {
+			break
+		}
+		if i == 100 {
+			t.Fatalf("%d processes are left", n)
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
 }

@@ -15,6 +15,7 @@ import (
 // system thread that traces it may use it.
 type stub struct {
 	tgid, tid int
+	dead      bool // wait saw its end
 }
 
 // traceOptions: a system call's stop is told from a SIGTRAP, and stubs do not
@@ -52,10 +53,8 @@ const syscallStop = syscall.SIGTRAP | 0x80
 // wait waits until s stops.
 func (s *stub) wait() (waitStatus, error) {
 	st, e := wait4(s.tid)
-	if e != 0 {
-		return 0, gone(e)
-	}
-	if st.ended() {
+	if e != 0 || st.ended() {
+		s.dead = true
 		return 0, errGone
 	}
 	return st, nil
@@ -152,7 +151,7 @@ func (s *stub) runSlot(first, n int) (done int, err error) {
 
 // seize makes the calling thread the tracer of a parked thread, and stops it.
 func seize(tgid, tid int) (stub, error) {
-	s := stub{tgid, tid}
+	s := stub{tgid: tgid, tid: tid}
 	if e := ptrace(abi.PTRACE_SEIZE, tid, 0, traceOptions); e != 0 {
 		return s, gone(e)
 	}

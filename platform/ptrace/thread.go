@@ -58,7 +58,8 @@ func (t *thread) bind(a *addressSpace) error {
 	t.free.Store(false)
 	t.cpu.Store(-1)
 	t.together() // the stub sleeps: it wakes up where it is let
-	if _, err := seize(t.stub.tgid, t.stub.tid); err != nil {
+	var err error
+	if t.stub, err = seize(t.stub.tgid, t.stub.tid); err != nil {
 		t.unbind()
 		return err
 	}

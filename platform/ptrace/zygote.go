@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"garrison/abi"
-	"garrison/internal/hostproc"
 	"garrison/platform"
 
 	"golang.org/x/sys/unix"
@@ -26,16 +25,12 @@ type process struct {
 // traces the zygote and makes all stub processes. It ends with the platform.
 func (p *Platform) keeper(started chan<- error) {
 	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-	// Stubs have the name of the thread that forks the first one; the thread may
-	// be the process's main one, which has the process's name.
-	hostproc.SetName("runsc-stub")
 	defer close(p.ended)
 	if e := quietSIGCHLD(); e != 0 {
 		started <- fmt.Errorf("ptrace: set SIGCHLD's action: %w", e)
 		return
 	}
 	z, err := p.newZygote()
-	hostproc.SetName("runsc-boot")
 	if err != nil {
 		started <- err
 		return
@@ -94,11 +89,17 @@ func (p *Platform) emptyPool() {
 	for {
 		select {
 		case proc := <-p.pool:
-			p.discard(corpse{proc: proc})
+			p.kill(proc)
 		default:
 			return
 		}
 	}
+}
+
+// kill ends a process that is not an address space yet.
+func (p *Platform) kill(proc process) {
+	unix.Kill(proc.tgid, unix.SIGKILL)
+	p.bury(proc)
 }
 
 // takeProcess returns an empty stub process.
@@ -145,7 +146,7 @@ func (p *Platform) makeProcess(z *stub) (process, error) {
 	}
 	proc := process{tgid: int(pid), slot: slot}
 	if err := p.setUp(&proc); err != nil {
-		p.discard(corpse{proc: proc})
+		p.kill(proc)
 		return process{}, err
 	}
 	return proc, nil
@@ -178,7 +179,7 @@ func (p *Platform) newZygote() (*stub, error) {
 	if e != 0 {
 		return nil, fmt.Errorf("ptrace: fork the first stub process: %w", e)
 	}
-	z := &stub{pid, pid}
+	z := &stub{tgid: pid, tid: pid}
 	st, e := wait4(pid)
 	switch {
 	case e != 0:
@@ -203,6 +204,7 @@ const (
 	argCapHeader = 0
 	argCapData   = 16
 	argProgram   = 64
+	argName      = 96
 	argFilter    = 128
 )
 
@@ -212,6 +214,7 @@ func (p *Platform) newZygoteArgs() zygoteArgs {
 	binary.LittleEndian.PutUint32(a[argCapHeader:], abi.LINUX_CAPABILITY_VERSION_3)
 	binary.LittleEndian.PutUint16(a[argProgram:], uint16(len(filter)/8))
 	binary.LittleEndian.PutUint64(a[argProgram+8:], addrOf(a)+argFilter)
+	copy(a[argName:], "runsc-stub")
 	copy(a[argFilter:], filter)
 	return a
 }
@@ -283,6 +286,7 @@ func (p *Platform) prepareZygote(z *stub, args zygoteArgs) error {
 	at := addrOf(args)
 	// Out of the terminal's reach: ^C is not for stubs.
 	call("make a session", unix.SYS_SETSID)
+	call("name it", unix.SYS_PRCTL, abi.PR_SET_NAME, at+argName)
 	call("make it traceable", unix.SYS_PRCTL, abi.PR_SET_DUMPABLE, 1)
 	call("set no_new_privs", unix.SYS_PRCTL, abi.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 	call("drop its capabilities", unix.SYS_CAPSET, at+argCapHeader, at+argCapData)
