@@ -45,7 +45,7 @@ func (c *Config) Register(fs *flag.FlagSet) {
 	fs.StringVar(&c.LogFormat, "log-format", c.LogFormat, "format of --log: text or json")
 	fs.BoolVar(&c.Debug, "debug", c.Debug, "log details, and name a system call that a filter refuses")
 	fs.StringVar(&c.DebugLog, "debug-log", c.DebugLog, "file for debug logs, or a directory ending in /; may contain %COMMAND% and %TIMESTAMP%")
-	fs.StringVar(&c.Platform, "platform", c.Platform, "how guest code runs; `runsc platforms` says which work here")
+	fs.StringVar(&c.Platform, "platform", c.Platform, "how guest code runs; 'runsc platforms' says which work here")
 	fs.StringVar(&c.Network, "network", c.Network, "none (loopback inside the sandbox) or host (the caller's network)")
 	fs.StringVar(&c.Overlay2, "overlay2", c.Overlay2, "root:memory or all:memory keeps writes in memory and the host's files untouched; none writes through")
 	fs.BoolVar(&c.Rootless, "rootless", c.Rootless, "use no privileges, even if there are some")
