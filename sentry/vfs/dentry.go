@@ -154,7 +154,9 @@ type sbState struct {
 	// readonly is the superblock's own read-only flag (mount -o remount,ro).
 	readonly atomic.Bool
 	shrinkMu sync.Mutex
-	shrinkAt atomic.Int64 // how many dentries to shrink at; zero is maxDentries
+	shrinkAt atomic.Int64 // how many dentries to shrink at, when more than maxDentries
+	// maxDentries is what the file system wants cached at most; it never changes.
+	maxDentries int64
 }
 
 // maxDentries is how many cached dentries of a file system are let grow before
@@ -163,12 +165,13 @@ const maxDentries = 32768
 
 // maybeShrink forgets unused dentries when there are too many.
 func (sb *sbState) maybeShrink() {
-	if sb.dentries.Load() < max(maxDentries, sb.shrinkAt.Load()) || !sb.shrinkMu.TryLock() {
+	limit := sb.maxDentries
+	if sb.dentries.Load() < max(limit, sb.shrinkAt.Load()) || !sb.shrinkMu.TryLock() {
 		return
 	}
 	defer sb.shrinkMu.Unlock()
 	sb.root.shrink()
-	if sb.dentries.Load() >= maxDentries {
+	if sb.dentries.Load() >= limit {
 		sb.root.shrink() // the first pass cleared the used marks
 	}
 	// What is in use stays; do not come back for it at every lookup.

@@ -109,7 +109,10 @@ func (v *VFS) superblock(ctx Context, sb Superblock) (*sbState, error) {
 	if st != nil {
 		return st, nil
 	}
-	st = &sbState{Superblock: sb}
+	st = &sbState{Superblock: sb, maxDentries: maxDentries}
+	if l, ok := sb.(DentryLimiter); ok {
+		st.maxDentries = l.MaxDentries()
+	}
 	root, err := newDentry(ctx, st, nil, "/", sb.Root())
 	if err != nil {
 		return nil, err
@@ -136,6 +139,10 @@ func (v *VFS) forgetSuperblock(st *sbState) {
 		delete(v.sbs, st.Superblock)
 	}
 }
+
+// A DentryLimiter is a Superblock whose dentries hold on to much: fewer of them
+// are cached.
+type DentryLimiter interface{ MaxDentries() int64 }
 
 // A DentryKeeper is a Superblock whose dentries must not be forgotten while
 // they lead somewhere: its Lookup would make another inode.

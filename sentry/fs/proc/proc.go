@@ -71,6 +71,10 @@ func New(k *kernel.Kernel, cfg Config) vfs.Superblock {
 	return fs
 }
 
+// MaxDentries implements vfs.DentryLimiter: a process's directory holds on to
+// the dead process, and to some hundred inodes.
+func (*procFS) MaxDentries() int64 { return 256 }
+
 // parseID reads a process id as Linux's name_to_int: no sign, no leading zero.
 func parseID(name string) (int32, bool) {
 	if name == "" || name[0] < '1' || name[0] > '9' {
