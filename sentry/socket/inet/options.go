@@ -121,6 +121,9 @@ func (e *endpoint) SetSockOpt(ctx vfs.Context, level, name int, value []byte) er
 		err := e.Base.SetSockOpt(ctx, level, name, value)
 		if err == nil && (name == abi.SO_SNDBUF || name == abi.SO_RCVBUF || name == abi.SO_SNDBUFFORCE || name == abi.SO_RCVBUFFORCE) {
 			e.opts.bufSet.Store(true)
+			if t, ok := e.self.(*TCP); ok {
+				t.resize()
+			}
 		}
 		return err
 	}

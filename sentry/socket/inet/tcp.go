@@ -54,6 +54,20 @@ func window(a, b *TCP) int {
 	return defaultWindow
 }
 
+// resize applies buffer sizes that were set after the connection was made.
+func (s *TCP) resize() {
+	for _, d := range [...]*stream{s.tx.Load(), s.rx.Load()} {
+		if d == nil {
+			continue
+		}
+		w := window(d.from, d.to)
+		d.mu.Lock()
+		d.window = w
+		d.mu.Unlock()
+		d.from.Queue.Notify(socket.EvOut)
+	}
+}
+
 // Read implements vfs.FileOps.
 func (s *TCP) Read(ctx vfs.Context, f *vfs.File, dst *usermem.Buffer, _ int64, fl vfs.IOFlags) (int64, error) {
 	return socket.ReadMsg(s, ctx, f, dst, fl)
@@ -570,9 +584,9 @@ func (s *TCP) SendMsg(ctx vfs.Context, src *usermem.Buffer, m *socket.Msg) (int6
 			tx := s.tx.Load()
 			n, lost, err := tx.write(src)
 			if lost {
-				// The peer is closed: it answers what we send with a reset.
-				n = src.Len()
-				done += int64(n)
+				// The peer is closed: it answers what we send with a reset,
+				// by when the buffers have taken some of it.
+				done += int64(min(src.Len(), tx.window/2))
 				s.reset(abi.EPIPE)
 				return nil
 			}
