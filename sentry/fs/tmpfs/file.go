@@ -315,7 +315,7 @@ func (f *file) Allocate(ctx vfs.Context, vf *vfs.File, mode uint32, off, length 
 			return abi.EPERM
 		}
 		r.punch(uint64(off), uint64(end))
-		r.touch(false, true, true)
+		r.written(ctx)
 		return nil
 	}
 	if end > maxSize {
@@ -337,7 +337,7 @@ func (f *file) Allocate(ctx vfs.Context, vf *vfs.File, mode uint32, off, length 
 		r.zeroTail(size, end)
 		r.size.Store(end)
 	}
-	r.touch(false, true, true)
+	r.written(ctx)
 	return nil
 }
 
