@@ -28,9 +28,9 @@ test: tools
 	$(GO) vet ./...
 	$(GO) test -timeout 20m ./...
 
-bench: build
+bench: tools build
 	$(GO) test -run '^$$' -bench . -benchmem ./...
-	@if [ -x bench/run ]; then RUNSC=$(CURDIR)/bin/runsc bench/run; fi
+	$(GO) run ./bench -runsc bin/runsc
 
 # Installs only what is missing, as root, with Debian's tools.
 tools:

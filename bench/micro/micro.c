@@ -1,179 +1,138 @@
-/*
- * What single operations of the kernel cost, in microseconds: run it natively
- * and in a sandbox, and compare. Each line is the best of several rounds, so
- * that a busy machine shows less.
- */
+// micro measures what single system calls cost, natively or in a sandbox: one
+// row per path through the kernel. It prints "name nanoseconds-per-operation".
+//
+// usage: micro [-n SCALE%] [ROW...]
+
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <pthread.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-static double now(void)
-{
+#define CHECK(e) ({ long r_ = (long)(e); if (r_ == -1) { perror(#e); exit(1); } r_; })
+
+static char file[] = "/tmp/micro-XXXXXX";
+static int fd, zero;
+static char page[4096];
+
+static double now(void) {
 	struct timespec t;
 	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1e6 + t.tv_nsec / 1e3;
+	return t.tv_sec * 1e9 + t.tv_nsec;
 }
 
-static void die(const char *what)
-{
-	perror(what);
-	exit(1);
-}
+static void getpid_row(long n) { while (n--) CHECK(syscall(SYS_getpid)); }
+static void clock_row(long n) { struct timespec t; while (n--) CHECK(clock_gettime(CLOCK_REALTIME, &t)); }
+static void read_row(long n) { while (n--) CHECK(read(zero, page, 1)); }
+static void pread_row(long n) { while (n--) CHECK(pread(fd, page, 4096, 0)); }
+static void pwrite_row(long n) { while (n--) CHECK(pwrite(fd, page, 4096, 0)); }
+static void open_row(long n) { while (n--) CHECK(close(CHECK(open(file, O_RDONLY)))); }
+static void stat_row(long n) { struct stat s; while (n--) CHECK(stat(file, &s)); }
 
-static int zero_fd, file_fd, ping[2], pong[2];
-static char buf[1 << 16];
-
-static void op_getpid(void) { syscall(SYS_getpid); }
-
-static void op_clock(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-}
-
-static void op_read(void)
-{
-	if (read(zero_fd, buf, 1) != 1)
-		die("read /dev/zero");
-}
-
-static void op_pread(void)
-{
-	if (pread(file_fd, buf, 4096, 0) != 4096)
-		die("pread");
-}
-
-static void op_open(void)
-{
-	int fd = open("/etc/passwd", O_RDONLY);
-	if (fd < 0)
-		die("/etc/passwd");
-	close(fd);
-}
-
-static void op_mmap(void)
-{
-	char *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (p == MAP_FAILED)
-		die("mmap");
-	*p = 1;
-	munmap(p, 4096);
-}
-
-static void op_fault(void)
-{
-	static char *p;
-	static size_t at;
-	const size_t size = 64 << 20;
-	if (!p || at == size) {
-		if (p)
-			munmap(p, size);
-		p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		if (p == MAP_FAILED)
-			die("mmap");
-		at = 0;
+static void mmap_row(long n) {
+	while (n--) {
+		char *p = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (p == MAP_FAILED) perror("mmap"), exit(1);
+		*p = 1;
+		CHECK(munmap(p, 4096));
 	}
-	p[at] = 1;
-	at += 4096;
 }
 
-static void op_fork(void)
-{
-	pid_t pid = fork();
-	if (pid < 0)
-		die("fork");
-	if (!pid)
+static void fault_row(long n) { // n pages
+	char *p = mmap(0, n * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (p == MAP_FAILED) perror("mmap"), exit(1);
+	for (long i = 0; i < n; i++) p[i * 4096] = 1;
+	CHECK(munmap(p, n * 4096));
+}
+
+static void pipe_row(long n) {
+	int a[2], b[2];
+	char c = 0;
+	CHECK(pipe(a));
+	CHECK(pipe(b));
+	pid_t pid = CHECK(fork());
+	if (pid == 0) {
+		while (n--) { CHECK(read(a[0], &c, 1)); CHECK(write(b[1], &c, 1)); }
 		_exit(0);
-	waitpid(pid, NULL, 0);
-}
-
-static void op_exec(void)
-{
-	pid_t pid = vfork();
-	if (pid < 0)
-		die("vfork");
-	if (!pid) {
-		execl("/proc/self/exe", "micro", "nothing", NULL);
-		_exit(127);
 	}
-	waitpid(pid, NULL, 0);
+	while (n--) { CHECK(write(a[1], &c, 1)); CHECK(read(b[0], &c, 1)); }
+	CHECK(waitpid(pid, 0, 0));
+	close(a[0]), close(a[1]), close(b[0]), close(b[1]);
 }
 
-static void *thread(void *arg) { return arg; }
-
-static void op_thread(void)
-{
+static volatile int word;
+static void turn(int mine, int next, long n) {
+	while (n--) {
+		while (word != mine) syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, next, 0, 0, 0);
+		word = next;
+		syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, 1, 0, 0, 0);
+	}
+}
+static void *other(void *n) { turn(1, 0, (long)n); return 0; }
+static void futex_row(long n) {
 	pthread_t t;
-	if (pthread_create(&t, NULL, thread, NULL))
-		die("pthread_create");
-	pthread_join(t, NULL);
+	word = 0;
+	if (pthread_create(&t, 0, other, (void *)n)) abort();
+	turn(0, 1, n);
+	pthread_join(t, 0);
 }
 
-static void op_pipe(void)
-{
-	if (write(ping[1], buf, 1) != 1 || read(pong[0], buf, 1) != 1)
-		die("pipe");
+static void fork_row(long n) {
+	while (n--) {
+		pid_t p = CHECK(fork());
+		if (p == 0) _exit(0);
+		CHECK(waitpid(p, 0, 0));
+	}
 }
 
-static const struct {
-	const char *name;
-	void (*op)(void);
-	int n;
-} ops[] = {
-	{ "getpid", op_getpid, 20000 },
-	{ "clock_gettime", op_clock, 200000 },
-	{ "read 1 byte of /dev/zero", op_read, 10000 },
-	{ "pread 4 KiB", op_pread, 10000 },
-	{ "open+close", op_open, 2000 },
-	{ "mmap+touch+munmap", op_mmap, 2000 },
-	{ "page fault", op_fault, 8192 },
-	{ "fork+exit+wait", op_fork, 200 },
-	{ "vfork+exec+wait", op_exec, 100 },
-	{ "thread create+join", op_thread, 200 },
-	{ "pipe ping-pong", op_pipe, 2000 },
+static void spawn_row(long n) { // vfork and exec
+	char *argv[] = {"true", 0}, *envp[] = {0};
+	while (n--) {
+		pid_t p;
+		if ((errno = posix_spawn(&p, "/bin/true", 0, 0, argv, envp))) perror("posix_spawn"), exit(1);
+		CHECK(waitpid(p, 0, 0));
+	}
+}
+
+static const struct { const char *name; void (*run)(long); long n; } rows[] = {
+	{"getpid", getpid_row, 20000}, {"clock_gettime", clock_row, 200000}, {"read_1B_zero", read_row, 20000},
+	{"pread_4K", pread_row, 20000}, {"pwrite_4K", pwrite_row, 20000}, {"open_close", open_row, 5000}, {"stat", stat_row, 5000},
+	{"mmap_touch_munmap", mmap_row, 3000}, {"page_fault", fault_row, 16384}, {"pipe_pingpong", pipe_row, 3000},
+	{"futex_pingpong", futex_row, 3000}, {"fork_exit_wait", fork_row, 200}, {"vfork_exec_wait", spawn_row, 100},
 };
 
-int main(int argc, char **argv)
-{
-	if (argc > 1 && !strcmp(argv[1], "nothing"))
-		return 0;
-	zero_fd = open("/dev/zero", O_RDONLY);
-	file_fd = open("/proc/self/exe", O_RDONLY);
-	if (zero_fd < 0 || file_fd < 0 || pipe(ping) || pipe(pong))
-		die("set up");
-	pid_t echo = fork();
-	if (!echo) {
-		close(ping[1]);
-		while (read(ping[0], buf, 1) == 1)
-			if (write(pong[1], buf, 1) != 1)
-				break;
-		_exit(0);
+int main(int argc, char **argv) {
+	double scale = 1;
+	int o;
+	while ((o = getopt(argc, argv, "n:")) != -1) {
+		if (o != 'n') return 2;
+		scale = atof(optarg) / 100;
 	}
-	close(ping[0]);
-	for (unsigned i = 0; i < sizeof ops / sizeof *ops; i++) {
-		if (argc > 1 && !strstr(ops[i].name, argv[1]))
-			continue;
-		double best = 1e18;
-		for (int round = 0; round < 5; round++) {
-			double start = now();
-			for (int n = 0; n < ops[i].n; n++)
-				ops[i].op();
-			double d = (now() - start) / ops[i].n;
-			if (d < best)
-				best = d;
-		}
-		printf("%-26s %10.2f us\n", ops[i].name, best);
+	fd = CHECK(mkstemp(file));
+	zero = CHECK(open("/dev/zero", O_RDONLY));
+	CHECK(pwrite(fd, page, 4096, 0));
+	for (unsigned i = 0; i < sizeof rows / sizeof *rows; i++) {
+		int want = optind == argc;
+		for (int k = optind; k < argc; k++) want |= !strcmp(argv[k], rows[i].name);
+		if (!want) continue;
+		long n = rows[i].n * scale;
+		if (n < 1) n = 1;
+		rows[i].run(n / 10 + 1); // warm up
+		double t = now();
+		rows[i].run(n);
+		printf("%s %.1f\n", rows[i].name, (now() - t) / n);
 		fflush(stdout);
 	}
-	close(ping[1]);
-	waitpid(echo, NULL, 0);
+	unlink(file);
 	return 0;
 }
