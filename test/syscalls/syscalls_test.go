@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -83,10 +84,17 @@ func parse(out []byte) map[string]result {
 	return got
 }
 
+// onVolume are the families that also run in a directory of the host's, shared by --volume, on "platform+volume": what they
+// write then goes through the Gofer instead of staying in the overlay.
+var onVolume = []string{"rw", "open", "stat", "names", "attr", "fds", "locks", "alloc", "mem", "exec", "unixsock"}
+
+const volume = "+volume"
+
 // run executes a family on a platform ("native" for none) and returns what each test said.
 func run(b *binary, platform string) (map[string]result, string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 240*time.Second)
 	defer cancel()
+	tmp := os.TempDir()
 	var cmd *exec.Cmd
 	if platform == "native" {
 		cmd = exec.CommandContext(ctx, b.path)
@@ -95,9 +103,21 @@ func run(b *binary, platform string) (map[string]result, string) {
 		if err != nil {
 			return nil, err.Error()
 		}
-		cmd = exec.CommandContext(ctx, runsc, append(testutil.DoArgs(platform), b.path)...)
+		name, shared := strings.CutSuffix(platform, volume)
+		args := testutil.DoArgs(name)
+		if shared {
+			dir, err := os.MkdirTemp("", "volume")
+			if err != nil {
+				return nil, err.Error()
+			}
+			defer os.RemoveAll(dir)
+			os.Chmod(dir, 0o755)
+			tmp = "/mnt"
+			args = append([]string{args[0], "--volume", dir + ":" + tmp}, args[1:]...)
+		}
+		cmd = exec.CommandContext(ctx, runsc, append(args, b.path)...)
 	}
-	cmd.Env = append(os.Environ(), "TMPDIR="+os.TempDir())
+	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
 	cmd.WaitDelay = 5 * time.Second
 	var out, diag bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &diag
@@ -143,7 +163,7 @@ func TestSyscalls(t *testing.T) {
 	for key := range list {
 		platform, test, _ := strings.Cut(key, " ")
 		family, name, _ := strings.Cut(test, "/")
-		if b := bins[family]; platform != "native" && (b == nil || !contains(b.tests, name)) {
+		if b := bins[family]; platform != "native" && (b == nil || !slices.Contains(b.tests, name)) {
 			t.Errorf("known_failures.txt names %s, which does not exist", test)
 		}
 	}
@@ -152,8 +172,15 @@ func TestSyscalls(t *testing.T) {
 		names = append(names, n)
 	}
 	sort.Strings(names)
-	for _, platform := range append([]string{"native"}, testutil.Platforms()...) {
+	platforms := []string{"native"}
+	for _, p := range testutil.Platforms() {
+		platforms = append(platforms, p, p+volume)
+	}
+	for _, platform := range platforms {
 		for _, n := range names {
+			if strings.HasSuffix(platform, volume) && !slices.Contains(onVolume, n) {
+				continue
+			}
 			b := bins[n]
 			results, note := run(b, platform)
 			if note != "" {
@@ -182,13 +209,4 @@ func TestSyscalls(t *testing.T) {
 			}
 		}
 	}
-}
-
-func contains(s []string, x string) bool {
-	for _, v := range s {
-		if v == x {
-			return true
-		}
-	}
-	return false
 }

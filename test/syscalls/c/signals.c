@@ -615,12 +615,12 @@ TEST(vtalrm_prof) {
 	struct itimerval it = {{0, 0}, {0, 20000}};
 	OK(setitimer(ITIMER_VIRTUAL, &it, NULL));
 	int64_t t = now_ms();
-	while (!got && now_ms() - t < 3000) for (volatile int i = 0; i < 100000; i++) {}
+	while (!got && now_ms() - t < 15000) for (volatile int i = 0; i < 100000; i++) {}
 	EXPECT_EQ(got, SIGVTALRM);
 	on(SIGPROF, h, 0);
 	OK(setitimer(ITIMER_PROF, &it, NULL));
 	t = now_ms();
-	while (got != SIGPROF && now_ms() - t < 3000) for (volatile int i = 0; i < 100000; i++) {}
+	while (got != SIGPROF && now_ms() - t < 15000) for (volatile int i = 0; i < 100000; i++) {}
 	EXPECT_EQ(got, SIGPROF);
 }
 TEST(signal_storm_between_processes) {
