@@ -23,10 +23,11 @@ const lastCap = 63
 // in keep (1 << CAP_*), and empties the ambient, inheritable and bounding sets.
 func KeepCapabilities(keep uint64) error {
 	defer lockThread()()
-	if _, _, e := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0, 0); e != 0 && e != unix.EINVAL {
-		return fmt.Errorf("clear the ambient capabilities: %w", e)
-	}
 	for c := uintptr(0); c <= lastCap; c++ {
+		// Each AllThreadsSyscall stops the process: a Spawn has emptied the set.
+		if has, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, c, 0, 0, 0); err != nil || has == 0 {
+			continue
+		}
 		_, _, e := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, c, 0)
 		if e == unix.EINVAL {
 			break
@@ -37,6 +38,7 @@ func KeepCapabilities(keep uint64) error {
 			return fmt.Errorf("drop capability %d from the bounding set: %w", c, e)
 		}
 	}
+	// Ambient capabilities go with the inheritable ones (capabilities(7)).
 	hdr := capHeader{version: unix.LINUX_CAPABILITY_VERSION_3}
 	data := [2]capData{
 		{effective: uint32(keep), permitted: uint32(keep)},

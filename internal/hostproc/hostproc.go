@@ -61,6 +61,9 @@ func EmptyRoot() error {
 
 // NoNewPrivs sets no_new_privs on all threads (PR_SET_NO_NEW_PRIVS).
 func NoNewPrivs() error {
+	if on, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0); err == nil && on == 1 {
+		return nil // set before the exec, so that every thread has it
+	}
 	if _, _, e := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); e != 0 {
 		return fmt.Errorf("set no_new_privs: %w", e)
 	}

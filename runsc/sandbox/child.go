@@ -6,9 +6,10 @@ import (
 	"fmt"
 	"os"
 	"sync/atomic"
-	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"garrison/internal/hostproc"
 )
 
 // maxOutput is how much of a child's standard error is kept: enough for a
@@ -18,8 +19,7 @@ const maxOutput = 64 << 10
 // A child is one process of the sandbox.
 type child struct {
 	name    string
-	argv    []string
-	attr    syscall.ProcAttr
+	spawn   hostproc.Spawn
 	errPipe [2]int
 
 	pid     int
@@ -33,7 +33,7 @@ type child struct {
 // the listed descriptors after it. Nothing is passed in arguments or
 // environment, which other users could read.
 func (m *maker) child(name string, cfg any, list *fdList) (*child, error) {
-	c := &child{name: name, argv: []string{"runsc-" + name, name}, started: make(chan error, 1), done: make(chan Exit, 1), gone: make(chan struct{})}
+	c := &child{name: name, started: make(chan error, 1), done: make(chan Exit, 1), gone: make(chan struct{})}
 	body, err := json.Marshal(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("encode the configuration of runsc %s: %w", name, err)
@@ -54,12 +54,9 @@ func (m *maker) child(name string, cfg any, list *fdList) (*child, error) {
 		return nil, fmt.Errorf("open /dev/null: %w", err)
 	}
 	m.fds = append(m.fds, null, c.errPipe[1])
-	c.attr.Files = []uintptr{uintptr(null), uintptr(c.errPipe[1]), uintptr(c.errPipe[1]), uintptr(cfgFD)}
-	for _, fd := range list.fds {
-		c.attr.Files = append(c.attr.Files, uintptr(fd))
-	}
-	// The collector's goal of a few megabytes keeps the idle sandbox small.
-	c.attr.Env = []string{"GODEBUG=" + childDebug(), "GOTRACEBACK=system"}
+	c.spawn.Argv = []string{"runsc-" + name, name}
+	c.spawn.Env = []string{"GODEBUG=" + childDebug(), "GOTRACEBACK=system"}
+	c.spawn.Files = append([]int{null, c.errPipe[1], c.errPipe[1], cfgFD}, list.fds...)
 	return c, nil
 }
 
@@ -69,7 +66,7 @@ func childDebug() string { return os.Getenv("GODEBUG") }
 // run starts the process, reports on c.started, and waits for its end.
 func (c *child) run() {
 	lockForever()
-	pid, err := syscall.ForkExec("/proc/self/exe", c.argv, &c.attr)
+	pid, err := c.spawn.Start()
 	if err != nil {
 		unix.Close(c.errPipe[0])
 		c.started <- fmt.Errorf("start runsc %s in new namespaces: %w%s", c.name, err, hint(err))

@@ -4,18 +4,18 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
+	"garrison/internal/hostproc"
 	"garrison/runsc/config"
 )
 
 // identity is who the caller is and which ids may be mapped into namespaces.
 type identity struct {
 	uid, gid   int
-	privileged bool // root, and not asked to do without
-	ranges     [2][]syscall.SysProcIDMap
+	privileged bool      // root, and not asked to do without
+	maps       [2]string // identity maps of all ids that we have: users, groups
 	haveNobody bool
 }
 
@@ -31,75 +31,74 @@ func hostIDs(c *config.Config) (*identity, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read %s: %w (is /proc mounted?)", f, err)
 		}
-		id.ranges[i] = parseIDMap(string(b))
+		var nobodyIn bool
+		id.maps[i], nobodyIn = identityMap(string(b))
+		id.haveNobody = nobodyIn && (i == 0 || id.haveNobody)
 	}
-	id.haveNobody = mapped(id.ranges[0], nobody) && mapped(id.ranges[1], nobody)
 	return id, nil
 }
 
-// parseIDMap makes an identity mapping of all ids that a map file gives us.
-func parseIDMap(s string) []syscall.SysProcIDMap {
-	var out []syscall.SysProcIDMap
+// identityMap makes an identity mapping of all ids that a map file gives us,
+// and says whether nobody is among them.
+func identityMap(s string) (m string, haveNobody bool) {
 	for _, l := range strings.Split(strings.TrimSpace(s), "\n") {
 		var in, outside, n int
 		if _, err := fmt.Sscan(l, &in, &outside, &n); err == nil {
-			out = append(out, syscall.SysProcIDMap{ContainerID: in, HostID: in, Size: n})
+			m += fmt.Sprintf("%d %d %d\n", in, in, n)
+			haveNobody = haveNobody || in <= nobody && nobody-in < n
 		}
 	}
-	return out
-}
-
-func mapped(m []syscall.SysProcIDMap, id int) bool {
-	for _, r := range m {
-		if id >= r.ContainerID && id-r.ContainerID < r.Size {
-			return true
-		}
-	}
-	return false
+	return m, haveNobody
 }
 
 // namespaces that each process gets of its own. The Gofer keeps its cgroup
 // namespace only.
 const namespaces = unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
 
-// sentryAttr puts the Sentry into new namespaces as a user who owns nothing on
-// the host: nobody when root starts it, else the caller.
+// setUpCaps are what making the root directory empty takes. The processes drop
+// them at once.
+const setUpCaps = 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_SETPCAP
+
+// sentry puts the Sentry into new namespaces as a user who owns nothing on the
+// host: nobody when root starts it, else the caller.
 //
 // It gets a session of its own, so that the terminal's signals reach it only
 // through the command line, and the terminal's rules for background process
 // groups do not apply to it.
-func (id *identity) sentryAttr(c *config.Config) *syscall.SysProcAttr {
-	a := &syscall.SysProcAttr{Cloneflags: namespaces, Setsid: true, Pdeathsig: unix.SIGKILL}
+func (id *identity) sentry(c *config.Config, s *hostproc.Spawn) {
+	s.Namespaces = namespaces
 	if c.Network == "host" {
-		a.Cloneflags &^= unix.CLONE_NEWNET
+		s.Namespaces &^= unix.CLONE_NEWNET
 	}
-	uid, gid := id.uid, id.gid
+	s.UID, s.GID = id.uid, id.gid
 	if id.privileged && id.haveNobody && othersMayExec() {
-		uid, gid = nobody, nobody
+		s.UID, s.GID = nobody, nobody
 	}
-	a.UidMappings = []syscall.SysProcIDMap{{ContainerID: uid, HostID: uid, Size: 1}}
-	a.GidMappings = []syscall.SysProcIDMap{{ContainerID: gid, HostID: gid, Size: 1}}
-	a.GidMappingsEnableSetgroups = id.privileged
-	a.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid), NoSetGroups: !id.privileged}
-	// Only what making the root empty needs; boot drops them at once.
-	a.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_SETPCAP}
-	return a
+	s.UIDMap, s.GIDMap = oneID(s.UID), oneID(s.GID)
+	s.SetGroups = id.privileged
+	s.Caps = setUpCaps
 }
 
-// goferAttr puts the Gofer into new namespaces as the caller. When that is
-// root, all ids stay what they are, so that files keep their owners.
-func (id *identity) goferAttr() *syscall.SysProcAttr {
-	a := &syscall.SysProcAttr{Cloneflags: namespaces, Setsid: true, Pdeathsig: unix.SIGKILL}
+// gofer puts the Gofer into new namespaces as the caller. When that is root,
+// all ids stay what they are, so that files keep their owners.
+func (id *identity) gofer(s *hostproc.Spawn) {
+	s.Namespaces = namespaces
+	s.UID, s.GID = -1, -1
+	s.Caps = setUpCaps
 	if id.privileged {
-		a.UidMappings, a.GidMappings = id.ranges[0], id.ranges[1]
-		a.GidMappingsEnableSetgroups = true
-		return a
+		s.UIDMap, s.GIDMap = id.maps[0], id.maps[1]
+		s.SetGroups = true
+		s.Caps |= fileCaps
+		return
 	}
-	a.UidMappings = []syscall.SysProcIDMap{{ContainerID: id.uid, HostID: id.uid, Size: 1}}
-	a.GidMappings = []syscall.SysProcIDMap{{ContainerID: id.gid, HostID: id.gid, Size: 1}}
-	a.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_SETPCAP}
-	return a
+	s.UIDMap, s.GIDMap = oneID(id.uid), oneID(id.gid)
 }
+
+// fileCaps are the most that a Gofer may keep (gofer.Capabilities).
+const fileCaps = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_DAC_READ_SEARCH | 1<<unix.CAP_FOWNER | 1<<unix.CAP_FSETID
+
+// oneID maps an id to itself.
+func oneID(id int) string { return fmt.Sprintf("%d %d 1\n", id, id) }
 
 // othersMayExec reports whether our binary can be executed by anybody: the
 // Sentry executes it as nobody.

@@ -115,8 +115,8 @@ func Start(a *Args) (*Sandbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	sentry.attr.Sys = ids.sentryAttr(a.Config)
-	gofer.attr.Sys = ids.goferAttr()
+	ids.sentry(a.Config, &sentry.spawn)
+	ids.gofer(&gofer.spawn)
 
 	// Each is started, and waited for, by a goroutine with a thread of its own:
 	// the parent-death signal goes by the thread that forked (prctl(2)).
