@@ -64,8 +64,13 @@ func (p *pollSet) free() {
 	case <-p.ch:
 	default:
 	}
-	pollSets.Put(p)
+	if cap(p.entries) <= keepEntries { // what one huge call needed is not kept
+		pollSets.Put(p)
+	}
 }
+
+// keepEntries is the largest set that is worth keeping in the pool.
+const keepEntries = 1024
 
 // scan looks at all files and counts those that are ready.
 func (p *pollSet) scan() int {
