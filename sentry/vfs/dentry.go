@@ -161,7 +161,7 @@ type sbState struct {
 
 // maxDentries is how many cached dentries of a file system are let grow before
 // those that nobody used lately are forgotten.
-const maxDentries = 32768
+const maxDentries = 16384
 
 // maybeShrink forgets unused dentries when there are too many.
 func (sb *sbState) maybeShrink() {
