@@ -250,6 +250,26 @@ func mountPoint(ctx vfs.Context, v *vfs.VFS, ns *vfs.MountNamespace, dst string,
 	return v.Lookup(ctx, ns.Root(), dst, vfs.Follow)
 }
 
+// consolePath is where the guest finds the user's terminal: its name on the
+// host means nothing inside, and ttyname(3) looks for one that does.
+const consolePath = "/dev/console"
+
+func mountConsole(ctx vfs.Context, v *vfs.VFS, t *host.TTY) error {
+	root := ctx.FSContext().Root()
+	err := v.Mknod(ctx, root, consolePath, abi.S_IFREG|0o600, 0)
+	if err != nil && err != abi.EEXIST {
+		return err
+	}
+	p, err := v.Lookup(ctx, root, consolePath, 0)
+	if err != nil {
+		return err
+	}
+	sb := vfs.NewPseudoSuperblock(v, "devpts", abi.DEVPTS_SUPER_MAGIC)
+	sb.SetRoot(t.Inode())
+	_, err = v.MountAt(ctx, p, sb, abi.MS_NOSUID|abi.MS_NOEXEC, "devpts")
+	return err
+}
+
 // stdio makes the first descriptors.
 func (g *guest) stdio(b *config.Boot, m *machine, v *vfs.VFS, ctx vfs.Context) (*vfs.FDTable, error) {
 	table := vfs.NewFDTable()
@@ -264,6 +284,9 @@ func (g *guest) stdio(b *config.Boot, m *machine, v *vfs.VFS, ctx vfs.Context) (
 			files[i].IncRef()
 		} else {
 			src := host.Source{FD: s.FD, Name: s.Name, Dev: hostDev, Poller: m.poller}
+			if s.IsTTY {
+				src.Name = consolePath
+			}
 			var err error
 			switch {
 			case s.IsTTY && g.tty == nil:
@@ -272,6 +295,7 @@ func (g *guest) stdio(b *config.Boot, m *machine, v *vfs.VFS, ctx vfs.Context) (
 					g.tty.Wants = func(sig int) {
 						g.conn.Send(control.Message{Kind: control.Wants, Signo: sig})
 					}
+					err = mountConsole(ctx, v, g.tty)
 				}
 			case s.IsTTY:
 				files[i], err = g.tty.Another(src)

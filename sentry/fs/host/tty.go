@@ -60,6 +60,9 @@ func (t *TTY) file(flags uint32) *vfs.File {
 	return vfs.NewAnonFile(&ttyFile{file{i: t.i, shared: true}}, flags, t.i.name)
 }
 
+// Inode is the terminal's node.
+func (t *TTY) Inode() *Inode { return t.i }
+
 // SetFront says whether the command line is in the foreground of its terminal.
 func (t *TTY) SetFront(on bool) {
 	t.front.Store(on)
