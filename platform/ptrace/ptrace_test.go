@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"garrison/abi"
 	"garrison/platform"
 	"garrison/platform/platformtest"
 
@@ -429,5 +430,45 @@ func TestReapUsed(t *testing.T) {
 			t.Fatalf("%d processes are left", n)
 		}
 		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// TestTooManyMappings exceeds the host's vm.max_map_count: the error is
+// ENOMEM, and the space can be used again when there are fewer.
+func TestTooManyMappings(t *testing.T) {
+	defer lockThread()()
+	b, _ := os.ReadFile("/proc/sys/vm/max_map_count")
+	limit, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || limit > 100_000 {
+		t.Skipf("vm.max_map_count is %q", b)
+	}
+	p := newPlatform(t)
+	g := newGuest(t, p, 0x0f, 0x05)
+	defer g.as.Release()
+	defer g.th.Release()
+	fd, err := unix.MemfdCreate("pages", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	const base = 0x100000000
+	m := platform.Mapping{Len: pageSize, FD: fd, Prot: platform.Read}
+	for i := range limit + 100 {
+		m.Addr = base + uint64(i)*2*pageSize
+		if err = g.as.Map(m); err != nil {
+			break
+		}
+	}
+	if err == nil {
+		err = g.as.Flush()
+	}
+	if err != abi.ENOMEM {
+		t.Fatalf("too many mappings: %v, want ENOMEM", err)
+	}
+	if err := g.as.Unmap(base, uint64(limit)*4*pageSize); err != nil {
+		t.Fatal(err)
+	}
+	if trap, err := g.th.Run(g.as, &g.regs); err != nil || trap.Kind != platform.TrapSyscall {
+		t.Errorf("trap %+v, %v", trap, err)
 	}
 }
