@@ -71,7 +71,7 @@ func (v *VFS) openCreate(ctx Context, start Path, path string, lf LookupFlags, h
 	for {
 		if w.last == "" || w.last == "." || w.last == ".." || w.trailing {
 			// Only a directory can be named so; O_CREAT can't open one.
-			if how.Flags&abi.O_EXCL != 0 && !w.trailing {
+			if how.Flags&abi.O_EXCL != 0 && (w.last == "" || w.last == "." || w.last == "..") {
 				return nil, abi.EEXIST
 			}
 			return nil, abi.EISDIR
