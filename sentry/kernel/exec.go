@@ -63,10 +63,7 @@ func (t *Task) Exec(a *ExecArgs) error {
 		m.DecUsers()
 		return err
 	}
-	old := t.mm.Load()
-	if s := maxRSS(old); s > tg.cpu.maxRSS.Load() {
-		tg.cpu.maxRSS.Store(s)
-	}
+	tg.noteMaxRSS(t.mm.Load())
 	t.releaseMM(false)
 	t.mm.Store(m)
 
@@ -226,13 +223,24 @@ func isSecure(old, c *cred.Cred) bool {
 	return c.RUID != c.EUID || c.RGID != c.EGID || c.RUID != 0 && c.Permitted&^old.Permitted&^c.Ambient != 0
 }
 
-// maxRSS is the most memory that m has had resident, in KiB, as far as is
-// known without asking the host: asking costs system calls at each exit.
+// maxRSS is how much memory m has resident, in KiB. It asks the host, which
+// costs some system calls for each VMA.
 func maxRSS(m *mm.MM) int64 {
 	if m == nil {
 		return 0
 	}
 	return int64(m.Stat(true).Resident >> 10)
+}
+
+// noteMaxRSS remembers the size of m for getrusage(2) when its last user is
+// about to leave it.
+func (tg *ThreadGroup) noteMaxRSS(m *mm.MM) {
+	if m.Users() > 1 {
+		return
+	}
+	if kb := maxRSS(m); kb > tg.cpu.maxRSS.Load() {
+		tg.cpu.maxRSS.Store(kb)
+	}
 }
 
 var _ usermem.Memory = (*mm.MM)(nil)

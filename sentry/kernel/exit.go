@@ -167,9 +167,7 @@ func (t *Task) releaseMM(dying bool) {
 		}
 	}
 	if dying {
-		if kb := maxRSS(m); kb > t.tg.cpu.maxRSS.Load() && m.Users() == 1 {
-			t.tg.cpu.maxRSS.Store(kb)
-		}
+		t.tg.noteMaxRSS(m)
 		t.mm.Store(nil)
 	}
 	m.DecUsers()
