@@ -383,3 +383,47 @@ func BenchmarkTCP(b *testing.B) {
 		s.RecvMsg(n.ctx, buf, m)
 	}
 }
+
+// TestConcurrent closes sockets under those who use them; it is for the race
+// detector, and must not deadlock.
+func TestConcurrent(t *testing.T) {
+	n := newNet(t)
+	l := n.listen(n.v4, "127.0.0.1:80", 4)
+	done := make(chan bool)
+	for range 4 {
+		go func() {
+			ctx := newContext()
+			for i := range 200 {
+				c, _ := n.v4.Socket(ctx, abi.SOCK_STREAM, 0)
+				c.Connect(ctx, addr("127.0.0.1:80"), i%2 == 0)
+				m := socket.Msg{Flags: abi.MSG_DONTWAIT}
+				c.SendMsg(ctx, usermem.Bytes(make([]byte, i)), &m)
+				c.Readiness(abi.EPOLLIN | abi.EPOLLOUT)
+				c.Release(nil)
+			}
+			done <- true
+		}()
+	}
+	go func() {
+		for {
+			s, err := l.Accept(newContext(), false)
+			if err != nil {
+				done <- true
+				return
+			}
+			m := socket.Msg{Flags: abi.MSG_DONTWAIT}
+			s.RecvMsg(newContext(), usermem.Bytes(make([]byte, 50)), &m)
+			s.Release(nil)
+		}
+	}()
+	for range 4 {
+		<-done
+	}
+	n.v4.Stack.ProcTCP()
+	l.Shutdown(n.ctx, abi.SHUT_RDWR)
+	<-done
+	l.Release(nil)
+	if len(n.v4.Stack.tcp) != 0 {
+		t.Errorf("%d ports are still bound", len(n.v4.Stack.tcp))
+	}
+}

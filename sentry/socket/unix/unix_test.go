@@ -326,3 +326,59 @@ func BenchmarkStream(b *testing.B) {
 		y.RecvMsg(ctx, buf, m)
 	}
 }
+
+// TestConcurrent closes sockets under those who use them; it is for the race
+// detector, and must not deadlock.
+func TestConcurrent(t *testing.T) {
+	fam := New()
+	ctx := newContext()
+	l, _ := fam.Socket(ctx, abi.SOCK_STREAM, 0)
+	l.Bind(ctx, abstract("srv"))
+	l.Listen(ctx, 2)
+	d, _ := fam.Socket(ctx, abi.SOCK_DGRAM, 0)
+	d.Bind(ctx, abstract("dgram"))
+	done := make(chan bool)
+	for range 3 {
+		go func() {
+			ctx := newContext()
+			for i := range 200 {
+				c, _ := fam.Socket(ctx, abi.SOCK_STREAM, 0)
+				c.Connect(ctx, abstract("srv"), i%2 == 0)
+				send(ctx, c, "hello", nil)
+				c.Readiness(abi.EPOLLIN | abi.EPOLLOUT)
+				c.Release(nil)
+				u, _ := fam.Socket(ctx, abi.SOCK_DGRAM, 0)
+				send(ctx, u, "hello", abstract("dgram"))
+				u.Release(nil)
+			}
+			done <- true
+		}()
+	}
+	stop := make(chan bool)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				done <- true
+				return
+			default:
+			}
+			if s, err := l.Accept(ctx, true); err == nil {
+				recv(ctx, s, 3, 0)
+				s.Release(nil)
+			}
+			recv(ctx, d, 10, 0)
+		}
+	}()
+	for range 3 {
+		<-done
+	}
+	close(stop)
+	<-done
+	l.Release(nil)
+	d.Release(nil)
+	fam.NS.ProcNetUnix()
+	if len(fam.NS.all) != 0 || len(fam.NS.abstract) != 0 {
+		t.Errorf("%d sockets and %d names are left", len(fam.NS.all), len(fam.NS.abstract))
+	}
+}
