@@ -3,6 +3,8 @@ package ptrace
 import (
 	"fmt"
 
+	"garrison/platform/hoststub"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -11,7 +13,7 @@ import (
 // system calls, and the host's vDSO. Code and slots are one memfd: the Sentry
 // writes it, stubs only read and execute.
 const (
-	taskSize = 1<<47 - pageSize // TASK_SIZE_MAX
+	taskSize = hoststub.TaskSize
 	stubBase = 0x7fff_ffe0_0000
 	stubCode = stubBase
 	stubSlot = stubBase + pageSize
@@ -21,12 +23,9 @@ const (
 	pageSize  = 4096
 	slotSize  = pageSize
 	slotCount = 1 << 15 // address spaces that can exist
-	opSize    = 7 * 8
+	opSize    = hoststub.OpSize
 	slotOps   = slotSize / opSize
 )
-
-// An op is one system call to be made by a stub: the number and six arguments.
-type op [7]uint64
 
 // Entry points in the code page.
 const (

@@ -6,8 +6,8 @@ import (
 	"sync/atomic"
 
 	"garrison/abi"
-	"garrison/internal/spanset"
 	"garrison/platform"
+	"garrison/platform/hoststub"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,18 +17,17 @@ import (
 type addressSpace struct {
 	p    *Platform
 	proc process
-	ops  *[slotOps]op // the slot, as we see it
+	ops  *[slotOps]hoststub.Op // the slot, as we see it
 
 	pending atomic.Bool  // the queue is not empty
 	running atomic.Int32 // threads in guest code, or about to look at pending
 
 	mu       sync.Mutex
-	queue    []op // not yet made
+	queue    hoststub.Queue
 	released bool
 	err      error     // what a stub refused and could not be undone
 	bound    []*thread // threads with a stub in this process
 	parked   []int     // workers without a thread
-	mapped   spanset.Set[struct{}]
 }
 
 // maxQueue is how many calls may wait, maxParked how many workers may.
@@ -39,61 +38,41 @@ const (
 
 func newAddressSpace(p *Platform, proc process) *addressSpace {
 	a := &addressSpace{p: p, proc: proc, ops: opsAt(p.area.mem, slotOffset(proc.slot)), parked: []int{proc.worker}}
-	a.mapped.Init(nil, func(struct{}, uint64, struct{}) bool { return true })
+	a.queue.Init(p.layout)
 	return a
-}
-
-// check refuses ranges that are not the guest's.
-func (a *addressSpace) check(addr, length uint64) error {
-	if (addr|length)&(pageSize-1) != 0 || addr < a.p.layout.Min || addr+length < addr || addr+length > a.p.layout.Max {
-		return abi.EINVAL
-	}
-	return nil
 }
 
 // Map implements platform.AddressSpace.
 func (a *addressSpace) Map(m platform.Mapping) error {
-	if err := a.check(m.Addr, m.Len); err != nil {
+	if err := a.queue.CheckMapping(&m); err != nil {
 		return err
-	}
-	if m.Len == 0 || m.Prot == 0 || m.Prot&^(platform.Read|platform.Write|platform.Exec) != 0 || m.Off < 0 || m.Off&(pageSize-1) != 0 || m.FD < 0 {
-		return abi.EINVAL
-	}
-	flags := uint64(abi.MAP_SHARED | abi.MAP_FIXED | abi.MAP_NORESERVE)
-	if m.Populate {
-		flags |= abi.MAP_POPULATE
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	s := spanset.Span[struct{}]{Start: m.Addr, End: m.Addr + m.Len}
-	if a.mapped.Overlaps(s.Start, s.End) {
-		var buf [8]spanset.Span[struct{}]
-		a.mapped.Remove(buf[:0], s.Start, s.End)
+	if a.released || a.err != nil {
+		return a.err
 	}
-	a.mapped.InsertMerge(s)
-	return a.add(op{unix.SYS_MMAP, m.Addr, m.Len, uint64(m.Prot), flags, uint64(m.FD), uint64(m.Off)})
+	a.queue.Map(&m)
+	return a.queued()
 }
 
 // Unmap implements platform.AddressSpace.
 func (a *addressSpace) Unmap(addr, length uint64) error {
-	if err := a.check(addr, length); err != nil || length == 0 {
+	if err := a.queue.CheckRange(addr, length); err != nil || length == 0 {
 		return err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	var buf [8]spanset.Span[struct{}]
-	// One call for all of it, from the first byte that is mapped to the last.
-	was := a.mapped.Remove(buf[:0], addr, addr+length)
-	if len(was) == 0 {
-		return nil
+	if a.released || a.err != nil {
+		return a.err
 	}
-	lo, hi := was[0].Start, was[len(was)-1].End
-	return a.add(op{unix.SYS_MUNMAP, lo, hi - lo})
+	a.queue.Unmap(addr, length)
+	return a.queued()
 }
 
 // Protect implements platform.AddressSpace.
 func (a *addressSpace) Protect(addr, length uint64, prot platform.Prot) error {
-	if err := a.check(addr, length); err != nil || length == 0 {
+	if err := a.queue.CheckRange(addr, length); err != nil || length == 0 {
 		return err
 	}
 	if prot&^(platform.Read|platform.Write|platform.Exec) != 0 {
@@ -101,62 +80,23 @@ func (a *addressSpace) Protect(addr, length uint64, prot platform.Prot) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	// mprotect(2) stops at the first hole: one call for each piece.
-	var buf [8]spanset.Span[struct{}]
-	var first error
-	for _, s := range a.mapped.Collect(buf[:0], addr, addr+length) {
-		if err := a.add(op{unix.SYS_MPROTECT, s.Start, s.End - s.Start, uint64(prot)}); err != nil && first == nil {
-			first = err
-		}
-	}
-	return first
-}
-
-// add queues a call, or makes it at once if a thread runs now. a.mu is held.
-func (a *addressSpace) add(o op) error {
 	if a.released || a.err != nil {
 		return a.err
 	}
-	n := len(a.queue)
-	switch {
-	case n > 0 && a.queue[n-1].absorb(&o):
-	case n > 0 && o.replaces(&a.queue[n-1]):
-		a.queue[n-1] = o
-	default:
-		a.queue = append(a.queue, o)
+	a.queue.Protect(addr, length, prot)
+	return a.queued()
+}
+
+// queued makes what was queued at once if a thread runs now. a.mu is held.
+func (a *addressSpace) queued() error {
+	if len(a.queue.Ops) == 0 {
+		return nil
 	}
 	a.pending.Store(true)
-	if a.running.Load() == 0 && len(a.queue) < maxQueue {
+	if a.running.Load() == 0 && len(a.queue.Ops) < maxQueue {
 		return nil
 	}
 	return a.flush()
-}
-
-// absorb extends the call o by next if one call can do both.
-func (o *op) absorb(next *op) bool {
-	if o[0] != next[0] || o[1]+o[2] != next[1] {
-		return false
-	}
-	switch o[0] {
-	case unix.SYS_MMAP:
-		if o[3] != next[3] || o[4] != next[4] || o[5] != next[5] || o[6]+o[2] != next[6] {
-			return false
-		}
-	case unix.SYS_MPROTECT:
-		if o[3] != next[3] {
-			return false
-		}
-	}
-	o[2] += next[2]
-	return true
-}
-
-// replaces reports whether the call old is in vain if o comes after it.
-func (o *op) replaces(old *op) bool {
-	if o[0] == unix.SYS_MPROTECT && old[0] != unix.SYS_MPROTECT {
-		return false
-	}
-	return o[1] <= old[1] && old[1]+old[2] <= o[1]+o[2]
 }
 
 // Flush implements platform.AddressSpace.
@@ -175,7 +115,7 @@ func (a *addressSpace) Flush() error {
 // flush makes the queued calls by the calling thread's own stub, or else by
 // the leader. a.mu is held.
 func (a *addressSpace) flush() error {
-	if len(a.queue) == 0 || a.err != nil {
+	if len(a.queue.Ops) == 0 || a.err != nil {
 		return a.err
 	}
 	self := gettid()
@@ -196,7 +136,7 @@ func (a *addressSpace) flush() error {
 // flushBy makes the queued calls by the stub of t, which runs on the calling
 // operating system thread and is not in guest code. a.mu is held.
 func (a *addressSpace) flushBy(t *thread) error {
-	if len(a.queue) == 0 || a.err != nil {
+	if len(a.queue.Ops) == 0 || a.err != nil {
 		return a.err
 	}
 	t.loaded = false
@@ -211,7 +151,7 @@ func (a *addressSpace) flushBy(t *thread) error {
 // a.err. a.mu is held.
 func (a *addressSpace) fail(err error) error {
 	a.err = abi.FromHost(err)
-	a.queue = nil
+	a.queue.Ops = nil
 	a.pending.Store(true)
 	return a.err
 }
@@ -237,7 +177,7 @@ func (a *addressSpace) byLeader(f func(*stub) error) error {
 // then, which the Sentry's memory manager finds out by a fault. err means that
 // the space can't go on. a.mu is held.
 func (a *addressSpace) drain(s *stub) (first, err error) {
-	for q := a.queue; len(q) > 0; {
+	for q := a.queue.Ops; len(q) > 0; {
 		n := copy(a.ops[:], q)
 		for at := 0; at < n; {
 			done, err := s.runSlot(at, n-at)
@@ -260,9 +200,9 @@ func (a *addressSpace) drain(s *stub) (first, err error) {
 		}
 		q = q[n:]
 	}
-	a.queue = a.queue[:0]
-	if cap(a.queue) > 4*slotOps {
-		a.queue = nil
+	a.queue.Ops = a.queue.Ops[:0]
+	if cap(a.queue.Ops) > 4*slotOps {
+		a.queue.Ops = nil
 	}
 	a.pending.Store(false)
 	return first, nil
@@ -320,9 +260,8 @@ func (a *addressSpace) Release() {
 		return
 	}
 	a.released = true
-	a.queue = nil
+	a.queue.Clear()
 	a.pending.Store(false)
-	a.mapped.Clear()
 	unix.Kill(a.proc.tgid, unix.SIGKILL)
 	// Else the last of the bound threads does it: what they trace is theirs to
 	// collect.

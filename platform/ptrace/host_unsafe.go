@@ -7,6 +7,7 @@ import (
 
 	"garrison/abi"
 	"garrison/platform"
+	"garrison/platform/hoststub"
 )
 
 // Requests of ptrace(2) and constants that package abi lacks
@@ -173,13 +174,6 @@ func addrOf(b []byte) uint64 { return uint64(uintptr(unsafe.Pointer(unsafe.Slice
 
 // opsAt returns the operations at off in mem. Sound: a slot lies within mem,
 // which is page aligned and stays mapped as long as the platform.
-func opsAt(mem []byte, off int) *[slotOps]op {
-	return (*[slotOps]op)(unsafe.Pointer(&mem[off : off+slotSize][0]))
-}
-
-// bytesAt returns n bytes of a mapping that the kernel made at addr and that
-// stays: the host's vDSO.
-func bytesAt(addr uint64, n int) []byte {
-	p := uintptr(addr)
-	return unsafe.Slice(*(**byte)(unsafe.Pointer(&p)), n)
+func opsAt(mem []byte, off int) *[slotOps]hoststub.Op {
+	return (*[slotOps]hoststub.Op)(unsafe.Pointer(&mem[off : off+slotSize][0]))
 }

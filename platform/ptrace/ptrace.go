@@ -26,6 +26,7 @@ import (
 	"garrison/abi"
 	"garrison/internal/seccomp"
 	"garrison/platform"
+	"garrison/platform/hoststub"
 
 	"golang.org/x/sys/unix"
 )
@@ -53,8 +54,7 @@ type Platform struct {
 	layout platform.Layout
 	area   stubArea
 	cpus   cpuSet // that we may use
-	fpInit []byte // the extended state of a new program
-	fpMask uint64 // components of the extended state that guests may load
+	fp     hoststub.FPFormat
 
 	pool     chan process      // stub processes made ahead
 	refill   chan struct{}     // tells the keeper to fill the pool
@@ -95,7 +95,7 @@ func Check() error {
 // and with the user and group that the Sentry stays with: tracing needs equal
 // ones. Capabilities may be dropped before or after. Errors name what the host refused.
 func New() (*Platform, error) {
-	if err := Prepare(); err != nil {
+	if err := hoststub.Prepare(); err != nil {
 		return nil, err
 	}
 	p := &Platform{

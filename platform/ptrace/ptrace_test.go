@@ -16,6 +16,7 @@ import (
 
 	"garrison/abi"
 	"garrison/platform"
+	"garrison/platform/hoststub"
 	"garrison/platform/platformtest"
 
 	"golang.org/x/sys/unix"
@@ -375,22 +376,22 @@ func TestQueueMerges(t *testing.T) {
 	const at = 0x100000
 	a.Map(platform.Mapping{Addr: at, Len: pageSize, FD: 3, Prot: platform.Read})
 	a.Map(platform.Mapping{Addr: at + pageSize, Len: pageSize, FD: 3, Off: pageSize, Prot: platform.Read})
-	if len(a.queue) != 1 || a.queue[0][2] != 2*pageSize {
-		t.Errorf("adjacent mappings: %v", a.queue)
+	if len(a.queue.Ops) != 1 || a.queue.Ops[0][2] != 2*pageSize {
+		t.Errorf("adjacent mappings: %v", a.queue.Ops)
 	}
 	a.Protect(at, 2*pageSize, platform.Read|platform.Write)
 	a.Protect(at+2*pageSize, pageSize, platform.Read) // nothing there
-	if len(a.queue) != 2 {
-		t.Errorf("after Protect: %v", a.queue)
+	if len(a.queue.Ops) != 2 {
+		t.Errorf("after Protect: %v", a.queue.Ops)
 	}
 	a.Unmap(at-4*pageSize, 8*pageSize)
-	if n := len(a.queue); n != 2 || a.queue[1] != (op{unix.SYS_MUNMAP, at, 2 * pageSize}) {
-		t.Errorf("after Unmap: %v", a.queue)
+	if n := len(a.queue.Ops); n != 2 || a.queue.Ops[1] != (hoststub.Op{unix.SYS_MUNMAP, at, 2 * pageSize}) {
+		t.Errorf("after Unmap: %v", a.queue.Ops)
 	}
 	a.Unmap(at, pageSize) // nothing there any more
 	a.Map(platform.Mapping{Addr: at, Len: 2 * pageSize, FD: 3, Prot: platform.Read})
-	if n := len(a.queue); n != 2 || a.queue[1][0] != unix.SYS_MMAP {
-		t.Errorf("a mapping over what was unmapped: %v", a.queue)
+	if n := len(a.queue.Ops); n != 2 || a.queue.Ops[1][0] != unix.SYS_MMAP {
+		t.Errorf("a mapping over what was unmapped: %v", a.queue.Ops)
 	}
 }
 

@@ -8,7 +8,7 @@ import (
 	"slices"
 
 	"garrison/abi"
-	"garrison/platform"
+	"garrison/platform/hoststub"
 
 	"golang.org/x/sys/unix"
 )
@@ -295,7 +295,9 @@ func (p *Platform) prepareZygote(z *stub, args zygoteArgs) error {
 	if err != nil {
 		return err
 	}
-	keep, err := p.placeVDSO(z)
+	keep, err := hoststub.PlaceVDSO(&p.layout, stubBase, stubBase, stubVDSO, func(nr uint64, a ...uint64) (uint64, error) {
+		return z.callAt(uint64(gadgetAddr()), nr, a...)
+	})
 	if err != nil {
 		return err
 	}
@@ -304,54 +306,16 @@ func (p *Platform) prepareZygote(z *stub, args zygoteArgs) error {
 		return fmt.Errorf("install its filter: %w", err)
 	}
 	// Everything else goes.
-	keep = append(keep, span{stubCode, stubCode + pageSize})
-	slices.SortFunc(keep, func(a, b span) int { return int(a.start>>12) - int(b.start>>12) })
+	keep = append(keep, hoststub.Span{Start: stubCode, End: stubCode + pageSize})
+	slices.SortFunc(keep, func(a, b hoststub.Span) int { return int(a.Start>>12) - int(b.Start>>12) })
 	from := uint64(0)
-	for _, k := range append(keep, span{taskSize, taskSize}) {
-		if k.start > from {
-			if _, err := z.call(unix.SYS_MUNMAP, from, k.start-from); err != nil {
+	for _, k := range append(keep, hoststub.Span{Start: taskSize, End: taskSize}) {
+		if k.Start > from {
+			if _, err := z.call(unix.SYS_MUNMAP, from, k.Start-from); err != nil {
 				return fmt.Errorf("empty its address space: %w", err)
 			}
 		}
-		from = k.end
+		from = k.End
 	}
 	return nil
-}
-
-// placeVDSO moves z's vDSO to its place beside the stub's code, so that guests
-// get one clean range that is the same in every sandbox. A host that seals the
-// vDSO's mappings keeps it where it is, and guests get what is below.
-func (p *Platform) placeVDSO(z *stub) (keep []span, err error) {
-	p.layout = platform.Layout{Min: 1 << 16, Max: stubBase}
-	if len(hostVDSO.maps) == 0 {
-		return nil, nil
-	}
-	lo, hi := hostVDSO.maps[0].start, hostVDSO.maps[len(hostVDSO.maps)-1].end
-	base := hostVDSO.base
-	moved := hi-lo <= taskSize-stubVDSO && (hi <= stubBase || lo >= taskSize)
-	for i, m := range hostVDSO.maps {
-		if !moved {
-			break
-		}
-		n := m.end - m.start
-		_, err := z.callAt(uint64(gadgetAddr()), unix.SYS_MREMAP, m.start, n, n, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED, stubVDSO+m.start-lo)
-		if err == nil {
-			continue
-		}
-		moved = false
-		for _, m := range hostVDSO.maps[:i] {
-			n := m.end - m.start
-			if _, err := z.callAt(uint64(gadgetAddr()), unix.SYS_MREMAP, stubVDSO+m.start-lo, n, n, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED, m.start); err != nil {
-				return nil, fmt.Errorf("move the vDSO back: %w", err)
-			}
-		}
-	}
-	if moved {
-		base += stubVDSO - lo
-		lo, hi = stubVDSO, stubVDSO+hi-lo
-	} else {
-		p.layout.Max = min(p.layout.Max, lo&^(1<<21-1))
-	}
-	addVDSOSymbols(&p.layout, base)
-	return []span{{lo, hi}}, nil
 }

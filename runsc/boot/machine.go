@@ -8,6 +8,7 @@ import (
 
 	"garrison/internal/seccomp"
 	"garrison/platform"
+	"garrison/platform/hoststub"
 	"garrison/platform/ptrace"
 	"garrison/runsc/config"
 	"garrison/sentry/fs/host"
@@ -45,7 +46,7 @@ func newMachine(b *config.Boot) (*machine, error) {
 	if m.poller, err = host.NewPoller(); err != nil {
 		return nil, err
 	}
-	if err := ptrace.Prepare(); err != nil {
+	if err := hoststub.Prepare(); err != nil {
 		return nil, err
 	}
 	return m, nil

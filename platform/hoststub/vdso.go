@@ -1,4 +1,4 @@
-package ptrace
+package hoststub
 
 import (
 	"bytes"
@@ -10,15 +10,18 @@ import (
 	"sync"
 
 	"garrison/platform"
+
+	"golang.org/x/sys/unix"
 )
 
-type span struct{ start, end uint64 }
+// A Span is a range of addresses.
+type Span struct{ Start, End uint64 }
 
 // hostVDSO is what Prepare found out. It does not change as long as we live.
 var hostVDSO struct {
 	sync.Mutex
 	done bool
-	maps []span // of the vDSO and its data, in order of address
+	maps []Span // of the vDSO and its data, in order of address
 	base uint64 // of the vDSO's image
 	size uint64
 }
@@ -34,7 +37,7 @@ func Prepare() error {
 	}
 	maps, err := os.ReadFile("/proc/self/maps")
 	if err != nil {
-		return fmt.Errorf("ptrace: find the vDSO: %w (is /proc mounted?)", err)
+		return fmt.Errorf("platform: find the vDSO: %w (is /proc mounted?)", err)
 	}
 	for _, line := range strings.Split(string(maps), "\n") {
 		isImage := strings.HasSuffix(line, "[vdso]")
@@ -46,9 +49,9 @@ func Prepare() error {
 		start, err1 := strconv.ParseUint(lo, 16, 64)
 		end, err2 := strconv.ParseUint(hi, 16, 64)
 		if err1 != nil || err2 != nil || end <= start {
-			return fmt.Errorf("ptrace: can't parse the line %q of /proc/self/maps", line)
+			return fmt.Errorf("platform: can't parse the line %q of /proc/self/maps", line)
 		}
-		h.maps = append(h.maps, span{start, end})
+		h.maps = append(h.maps, Span{start, end})
 		if isImage {
 			h.base, h.size = start, end-start
 		}
@@ -112,4 +115,45 @@ func addVDSOSymbols(l *platform.Layout, base uint64) {
 			}
 		}
 	}
+}
+
+// PlaceVDSO moves the vDSO of a process that is a copy of this one to the
+// address to, so that guests get one clean range that is the same in every
+// sandbox: [Min, Max) of l becomes [64 KiB, end). A host that seals the vDSO's
+// mappings keeps it where it is, and guests get what is below. What is above
+// floor is the platform's own. call makes a system call in that process. The
+// vDSO's place is returned, if there is one.
+func PlaceVDSO(l *platform.Layout, end, floor, to uint64, call func(nr uint64, args ...uint64) (uint64, error)) (keep []Span, err error) {
+	*l = platform.Layout{Min: 1 << 16, Max: end}
+	if len(hostVDSO.maps) == 0 {
+		return nil, nil
+	}
+	lo, hi := hostVDSO.maps[0].Start, hostVDSO.maps[len(hostVDSO.maps)-1].End
+	base := hostVDSO.base
+	moved := hi-lo <= TaskSize-to && (hi <= floor || lo >= TaskSize)
+	for i, m := range hostVDSO.maps {
+		if !moved {
+			break
+		}
+		n := m.End - m.Start
+		_, err := call(unix.SYS_MREMAP, m.Start, n, n, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED, to+m.Start-lo)
+		if err == nil {
+			continue
+		}
+		moved = false
+		for _, m := range hostVDSO.maps[:i] {
+			n := m.End - m.Start
+			if _, err := call(unix.SYS_MREMAP, to+m.Start-lo, n, n, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED, m.Start); err != nil {
+				return nil, fmt.Errorf("move the vDSO back: %w", err)
+			}
+		}
+	}
+	if moved {
+		base += to - lo
+		lo, hi = to, to+hi-lo
+	} else {
+		l.Max = min(l.Max, lo&^(1<<21-1))
+	}
+	addVDSOSymbols(l, base)
+	return []Span{{lo, hi}}, nil
 }
