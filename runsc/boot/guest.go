@@ -146,7 +146,7 @@ func (g *guest) mounts(b *config.Boot, m *machine, v *vfs.VFS) (*vfs.MountNamesp
 	})
 
 	none := vfs.NewSystemContext(v, vfs.Path{})
-	if v.Memfd, err = tmpfs.MemfdMaker(none, v, m.pages); err != nil {
+	if v.Memfd, err = tmpfs.MemfdMaker(none, v, m.pages, b.MemTotal); err != nil {
 		return nil, err
 	}
 	goferMount := func(mt *config.Mount) (vfs.Superblock, uint32, error) {
@@ -156,7 +156,7 @@ func (g *guest) mounts(b *config.Boot, m *machine, v *vfs.VFS) (*vfs.MountNamesp
 		}
 		switch {
 		case mt.Overlay && !mt.IsFile:
-			o, err := overlay.New(none, v, fs, tmpfs.New(v, m.pages, tmpfs.Options{Mode: 0o755}))
+			o, err := overlay.New(none, v, fs, tmpfs.New(v, m.pages, tmpfs.Options{Mode: 0o755, Size: b.MemTotal}))
 			if err != nil {
 				return nil, 0, fmt.Errorf("lay an overlay over %s: %w", mt.Src, err)
 			}

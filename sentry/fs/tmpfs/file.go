@@ -392,9 +392,9 @@ func (fs *Filesystem) NewMemfd(ctx vfs.Context, m *vfs.Mount, name string, mode 
 }
 
 // MemfdMaker makes what vfs.VFS.Memfd is set to: an internal instance that
-// holds all memfds of the sandbox.
-func MemfdMaker(ctx vfs.Context, v *vfs.VFS, pf *pagefile.File) (func(ctx vfs.Context, name string, mode uint16, sealable bool) (*vfs.File, error), error) {
-	fs := New(v, pf, Options{})
+// holds all memfds of the sandbox, of size bytes at most (zero: unlimited).
+func MemfdMaker(ctx vfs.Context, v *vfs.VFS, pf *pagefile.File, size uint64) (func(ctx vfs.Context, name string, mode uint16, sealable bool) (*vfs.File, error), error) {
+	fs := New(v, pf, Options{Size: size})
 	m, err := v.NewKernelMount(ctx, fs)
 	if err != nil {
 		return nil, err

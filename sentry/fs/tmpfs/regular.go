@@ -215,6 +215,33 @@ func (r *regular) mark(pg, end uint64) (uint64, error) {
 	return end - pg, nil
 }
 
+// markHoles is mark for [pg, end) as a whole: if not all can be paid for, the
+// pages that were there before stay, and no others. pageMu is held.
+func (r *regular) markHoles(pg, end uint64) error {
+	type hole struct{ pg, end uint64 }
+	var made []hole
+	for pg < end {
+		if r.isPresent(pg) {
+			pg++
+			continue
+		}
+		h := hole{pg, pg + 1}
+		for h.end < end && !r.isPresent(h.end) {
+			h.end++
+		}
+		n, err := r.mark(h.pg, h.end)
+		made = append(made, hole{h.pg, h.pg + n})
+		if err != nil {
+			for _, m := range made {
+				r.unmark(m.pg, m.end)
+			}
+			return err
+		}
+		pg = h.end
+	}
+	return nil
+}
+
 // unmark forgets the pages [pg, end). pageMu is held.
 func (r *regular) unmark(pg, end uint64) {
 	freed := 0
@@ -431,11 +458,13 @@ func (r *regular) allocate(off, end uint64) error {
 	lo, hi := off&^pageMask, roundUp(end)
 	r.pageMu.Lock()
 	defer r.pageMu.Unlock()
+	if lim := r.fs.opt.Size; lim != 0 && hi-lo > roundUp(lim) {
+		return abi.ENOSPC // before all its pages are looked at
+	}
 	if err := r.reserve(lo, hi-lo); err != nil {
 		return err
 	}
-	if n, err := r.mark(lo/pageSize, hi/pageSize); err != nil {
-		r.unmark(lo/pageSize, lo/pageSize+n)
+	if err := r.markHoles(lo/pageSize, hi/pageSize); err != nil {
 		return err
 	}
 	for i, _ := r.find(lo); i < len(r.segs) && r.segs[i].off < hi; i++ {

@@ -172,7 +172,7 @@ func TestMapping(t *testing.T) {
 
 func TestSeals(t *testing.T) {
 	fs, ctx := newFS(t, Options{})
-	make, err := MemfdMaker(ctx, ctx.FS.VFS(), fs.pf)
+	make, err := MemfdMaker(ctx, ctx.FS.VFS(), fs.pf, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -249,5 +249,28 @@ func TestReadDirWhileRemoving(t *testing.T) {
 	}
 	if len(names) != 0 {
 		t.Errorf("%d names never came", len(names))
+	}
+}
+
+func TestAllocateBeyondTheLimit(t *testing.T) {
+	_, ctx := newFS(t, Options{Size: 8 * pageSize})
+	f := open(t, ctx, "/f", abi.O_RDWR|abi.O_CREAT)
+	defer f.DecRef()
+	want := bytes.Repeat([]byte("x"), 2*pageSize)
+	put(t, ctx, f, 0, want)
+	other := open(t, ctx, "/other", abi.O_RDWR|abi.O_CREAT)
+	defer other.DecRef()
+	put(t, ctx, other, 0, want)
+	for _, length := range []int64{7 * pageSize, 9 * pageSize, 1 << 46} {
+		if err := f.Ops().Allocate(ctx, f, 0, 0, length); err != abi.ENOSPC {
+			t.Errorf("allocate %d: %v, want ENOSPC", length, err)
+		}
+		// What was there before stays, and nothing else is charged.
+		if !bytes.Equal(get(t, ctx, f, 0, 2*pageSize), want) {
+			t.Errorf("allocate %d: the content is gone", length)
+		}
+	}
+	if err := f.Ops().Allocate(ctx, f, 0, pageSize, 5*pageSize); err != nil {
+		t.Errorf("allocate the rest: %v", err)
 	}
 }
