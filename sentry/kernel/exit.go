@@ -32,7 +32,7 @@ func (t *Task) exit() {
 	}
 	s := &tg.sig
 	s.mu.Lock()
-	t.exiting = true
+	t.exiting.Store(true)
 	last := t.leaveStopLocked()
 	t.sig.inStop = false
 	stopSig := s.stopSig

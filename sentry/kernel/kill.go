@@ -100,7 +100,7 @@ func (t *Task) Tkill(tgid, tid int32, info *abi.SigInfo) error {
 	if !t.mayKill(x, info) {
 		return abi.EPERM
 	}
-	if info.Signo == 0 || x.exiting {
+	if info.Signo == 0 || x.exiting.Load() {
 		return nil
 	}
 	return x.tg.send(x, info, false, false)
@@ -153,7 +153,7 @@ func (k *Kernel) SendThreadGroup(tg *ThreadGroup, info *abi.SigInfo) error {
 func (k *Kernel) SendTask(t *Task, info *abi.SigInfo) error {
 	k.tasks.RLock()
 	defer k.tasks.RUnlock()
-	if t.exiting {
+	if t.exiting.Load() {
 		return abi.ESRCH
 	}
 	return t.tg.send(t, info, false, false)
@@ -221,7 +221,7 @@ func (k *Kernel) SendIO(o vfs.Owner, fd int32, band wait.Events) {
 	}
 	switch o.Type {
 	case vfs.OwnerTID:
-		if t := k.rootPIDNS.tasks[o.PID]; t != nil && !t.exiting {
+		if t := k.rootPIDNS.tasks[o.PID]; t != nil && !t.exiting.Load() {
 			send(t, false)
 		}
 	case vfs.OwnerPID:

@@ -332,7 +332,7 @@ func (tg *ThreadGroup) completeLocked(t *Task, sig int32, group bool) {
 
 // wantsLocked is Linux's wants_signal.
 func (t *Task) wantsLocked(sig int32) bool {
-	if t.sig.blocked.Has(sig) || t.exiting {
+	if t.sig.blocked.Has(sig) || t.exiting.Load() {
 		return false
 	}
 	if sig == abi.SIGKILL {
@@ -357,7 +357,7 @@ func (tg *ThreadGroup) killAllLocked(code int32) {
 // killLocked makes one thread die. sig.mu must be held.
 func (t *Task) killLocked() {
 	t.sig.stopPending, t.sig.stopCounted, t.sig.inStop = false, false, false
-	if t.exiting {
+	if t.exiting.Load() {
 		return
 	}
 	t.sig.queue.set |= abi.SigBit(abi.SIGKILL)
@@ -452,7 +452,7 @@ func (t *Task) retargetLocked(which abi.SigSet) {
 		if which == 0 {
 			return
 		}
-		if x == t || x.exiting || which&^x.sig.blocked == 0 {
+		if x == t || x.exiting.Load() || which&^x.sig.blocked == 0 {
 			continue
 		}
 		which &= x.sig.blocked

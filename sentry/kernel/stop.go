@@ -38,7 +38,7 @@ func (tg *ThreadGroup) startStopLocked(sig int32) {
 		return
 	}
 	for _, x := range tg.sigTasks() {
-		if x.exiting || x.sig.fatal.Load() {
+		if x.exiting.Load() || x.sig.fatal.Load() {
 			continue
 		}
 		x.sig.stopPending, x.sig.stopCounted = true, true

@@ -45,8 +45,8 @@ type Task struct {
 	restartSt RestartState // its state
 
 	sig       taskSignals
-	exitCode  int32 // wait status
-	exiting   bool  // set by exit: the goroutine ends; guarded by tg.sig.mu for others
+	exitCode  int32       // wait status
+	exiting   atomic.Bool // the goroutine is ending
 	execNew   bool
 	vforkWait *vforkState // the child that must release our memory first
 	vfork     *vforkState // set in the child

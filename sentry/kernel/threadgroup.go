@@ -138,7 +138,7 @@ func (tg *ThreadGroup) exitedLocked() bool {
 // otherLocked returns a live thread besides t, or nil. Kernel.tasks must be held.
 func (tg *ThreadGroup) otherLocked(t *Task) *Task {
 	for _, x := range tg.tasks {
-		if x != t && !x.exiting {
+		if x != t && !x.exiting.Load() {
 			return x
 		}
 	}

@@ -306,7 +306,7 @@ func (p *PosixTimer) expired(n uint64) {
 	if p.target != nil {
 		t, group = p.target, false
 	}
-	if p.tg.zombie || t.exiting && !group {
+	if p.tg.zombie || t.exiting.Load() && !group {
 		return
 	}
 	p.tg.sendLocked(t, info, group, false, p)
