@@ -312,10 +312,33 @@ func TestMremap(t *testing.T) {
 		{uint64(k), 0, 4096, abi.MREMAP_MAYMOVE, 0, abi.EINVAL},
 		{uint64(k), 8192, 8192, abi.MREMAP_FIXED | abi.MREMAP_MAYMOVE, uint64(k) + 4096, abi.EINVAL},
 		{uint64(k), 50 * 4096, 101 * 4096, 0, 0, abi.ENOMEM},
+		{uint64(k), -uint64(k), 4096, 0, 0, abi.EINVAL},
 	} {
 		if _, err := m.Mremap(usermem.Addr(c.old), c.ol, c.nl, c.fl, usermem.Addr(c.to)); err != c.want {
 			t.Errorf("Mremap(%#x, %#x, %#x, %d, %#x) = %v, want %v", c.old, c.ol, c.nl, c.fl, c.to, err, c.want)
 		}
+	}
+}
+
+func TestRemapFilePages(t *testing.T) {
+	m := newMM(t)
+	f := newHostFile(t, 4)
+	a := mustMap(t, m, MmapOpts{Len: 4 * 4096, Prot: rw, Flags: abi.MAP_SHARED, Mappable: f, File: f})
+	if err := m.RemapFilePages(usermem.Addr(a), 2*4096, 2, 0); err != nil {
+		t.Fatal(err)
+	}
+	if b, _ := guest(m, a+4096, false, 0, true); b != 4 {
+		t.Errorf("the second page reads %d, want 4", b)
+	}
+	// The second page's offset would wrap to the file's start.
+	for _, off := range []uint64{1<<52 - 1, 1 << 52, 1<<51 - 1} {
+		if err := m.RemapFilePages(usermem.Addr(a), 2*4096, off, 0); err != abi.EOVERFLOW {
+			t.Errorf("page offset %#x: %v, want EOVERFLOW", off, err)
+		}
+	}
+	f.truncate(0)
+	if _, sig := guest(m, a+4096, false, 0, true); sig != abi.SIGBUS {
+		t.Errorf("behind the end of the file: signal %d", sig)
 	}
 }
 

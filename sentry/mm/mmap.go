@@ -403,8 +403,12 @@ func (m *MM) Mapped(addr usermem.Addr, length uint64) bool {
 func (m *MM) RemapFilePages(addr usermem.Addr, size, pgoff uint64, flags uint32) error {
 	lo := uint64(addr) &^ uint64(pageMask)
 	n := size &^ uint64(pageMask)
-	if lo+n <= lo || pgoff+n>>usermem.PageShift < pgoff || pgoff >= 1<<(64-usermem.PageShift) {
+	if lo+n <= lo || pgoff+n>>usermem.PageShift < pgoff {
 		return abi.EINVAL
+	}
+	// Offsets that wrap would be pages that no truncation finds (file_mmap_ok).
+	if pgoff+n>>usermem.PageShift > 1<<(63-usermem.PageShift) {
+		return abi.EOVERFLOW
 	}
 	m.mu.RLock()
 	v, ok := m.vmas.Find(lo)

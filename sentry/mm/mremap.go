@@ -61,6 +61,9 @@ func (m *MM) Mremap(oldAddr usermem.Addr, oldLen, newLen uint64, flags uint32, n
 		return m.move(v, addr, oldLen, to, newLen, keep)
 	}
 	if oldLen >= newLen {
+		if oldLen > m.layout.Max-addr {
+			return 0, abi.EINVAL
+		}
 		if err := m.unmapRange(addr+newLen, addr+oldLen); err != nil {
 			return 0, err
 		}
