@@ -407,7 +407,7 @@ func sysPrctl(t *kernel.Task, a kernel.Args) (uintptr, error) {
 					return 0, abi.EINVAL
 				}
 			}
-			name = "[anon:" + s + "]"
+			name = s
 		}
 		return 0, t.MM().SetVMAName(a.Addr(2), a[3], name)
 	case abi.PR_GET_SECCOMP:

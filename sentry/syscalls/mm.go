@@ -116,6 +116,9 @@ func mapFile(t *kernel.Task, f *vfs.File, o *mm.MmapOpts) error {
 	if o.Flags&abi.MAP_GROWSDOWN != 0 {
 		return abi.EINVAL
 	}
+	if s, ok := f.Ops().(sealer); ok && o.Flags&abi.MAP_SHARED != 0 && s.Seals()&(abi.F_SEAL_WRITE|abi.F_SEAL_FUTURE_WRITE) != 0 {
+		o.MaxProt &^= abi.PROT_WRITE // mprotect must not undo what the seal refused
+	}
 	o.Mappable = obj
 	if obj != nil {
 		o.File = f

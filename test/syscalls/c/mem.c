@@ -496,6 +496,34 @@ TEST(shared_fork_exec_memfd) {
 	OK(ftruncate(fd, PG));
 	EXPECT_EQ(FAULT(RD(m + PG)), SIGBUS);
 }
+TEST(sealed_shared_mapping) {
+	int fd = OK(memfd_create("m", MFD_ALLOW_SEALING));
+	OK(ftruncate(fd, PG));
+	OK(fcntl(fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE));
+	ERR(mmap(NULL, PG, RW, MAP_SHARED, fd, 0), EPERM);
+	char *m = OK(mmap(NULL, PG, PROT_READ, MAP_SHARED, fd, 0));
+	ERR(mprotect(m, PG, RW), EACCES);
+	char *p = OK(mmap(NULL, PG, PROT_READ, MAP_PRIVATE, fd, 0));
+	OK(mprotect(p, PG, RW));
+	p[0] = 'x';
+	EXPECT_EQ(m[0], 0);
+}
+TEST(anon_name) {
+	char *m = anon(2 * PG), line[256];
+	if (prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, m, PG, "pool 1"))
+		SKIP("the kernel gives no names to memory");
+	FILE *f = OK(fopen("/proc/self/maps", "r"));
+	int named = 0;
+	while (fgets(line, sizeof line, f))
+		named += strstr(line, " [anon:pool 1]\n") != NULL;
+	EXPECT_EQ(named, 1);
+}
+TEST(remap_file_pages_wraps) {
+	int fd = OK(memfd_create("m", 0));
+	OK(ftruncate(fd, 2 * PG));
+	char *m = OK(mmap(NULL, 2 * PG, RW, MAP_SHARED, fd, 0));
+	ERR(syscall(SYS_remap_file_pages, m, 2 * PG, 0, (1ul << 52) - 1, 0), EOVERFLOW);
+}
 TEST(populate_and_flags) {
 	char *m = OK(mmap(NULL, 100 * PG, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0));
 	EXPECT_EQ(m[99 * PG], 0);
