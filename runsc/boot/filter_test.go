@@ -9,6 +9,7 @@ import (
 
 	"garrison/internal/seccomp"
 	"garrison/platform/ptrace"
+	"garrison/platform/systrap"
 )
 
 // allowedNumbers is every system call that a Sentry without host network may
@@ -29,7 +30,7 @@ var allowedNumbers = map[uintptr]string{
 	unix.SYS_READV: "readv", unix.SYS_WRITEV: "writev", unix.SYS_LSEEK: "lseek", unix.SYS_FSTAT: "fstat",
 	unix.SYS_FTRUNCATE: "ftruncate", unix.SYS_FALLOCATE: "fallocate", unix.SYS_FSYNC: "fsync", unix.SYS_FDATASYNC: "fdatasync",
 	unix.SYS_SHUTDOWN: "shutdown", unix.SYS_PPOLL: "ppoll", unix.SYS_IOCTL: "ioctl", unix.SYS_GETRUSAGE: "getrusage",
-	// platform ptrace
+	// platforms ptrace and systrap
 	unix.SYS_PTRACE: "ptrace", unix.SYS_WAIT4: "wait4", unix.SYS_KILL: "kill",
 	unix.SYS_SCHED_SETAFFINITY: "sched_setaffinity",
 }
@@ -44,7 +45,7 @@ var neverAllowed = []uintptr{
 }
 
 func platformRules() []seccomp.Rule {
-	return ptrace.HostSyscalls
+	return append(slices.Clone(ptrace.HostSyscalls), systrap.HostSyscalls...)
 }
 
 func TestFilterList(t *testing.T) {

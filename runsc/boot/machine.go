@@ -10,6 +10,7 @@ import (
 	"garrison/platform"
 	"garrison/platform/hoststub"
 	"garrison/platform/ptrace"
+	"garrison/platform/systrap"
 	"garrison/runsc/config"
 	"garrison/sentry/fs/host"
 	"garrison/sentry/pagefile"
@@ -55,12 +56,18 @@ func newMachine(b *config.Boot) (*machine, error) {
 // start makes the platform. Its first stub is forked here, when the host's
 // files and all capabilities are gone: stubs never had them.
 func (m *machine) start(b *config.Boot) error {
-	p, err := ptrace.New()
+	var err error
+	switch b.Config.Platform {
+	case "systrap":
+		m.platform, err = systrap.New()
+		m.hostRules = append(m.hostRules, systrap.HostSyscalls...)
+	default:
+		m.platform, err = ptrace.New()
+		m.hostRules = append(m.hostRules, ptrace.HostSyscalls...)
+	}
 	if err != nil {
 		return fmt.Errorf("set up the platform %s: %w", b.Config.Platform, err)
 	}
-	m.platform = p
-	m.hostRules = append(m.hostRules, ptrace.HostSyscalls...)
 	return nil
 }
 
@@ -72,5 +79,5 @@ type PlatformInfo struct {
 
 // Platforms lists all of them, the default first.
 func Platforms() []PlatformInfo {
-	return []PlatformInfo{{"ptrace", ptrace.Check}}
+	return []PlatformInfo{{"ptrace", ptrace.Check}, {"systrap", systrap.Check}}
 }

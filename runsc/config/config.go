@@ -61,7 +61,7 @@ func (c *Config) Check() error {
 		known     []string
 	}{
 		{"log-format", c.LogFormat, []string{"text", "json"}},
-		{"platform", c.Platform, []string{"ptrace"}},
+		{"platform", c.Platform, []string{"ptrace", "systrap"}},
 		{"network", c.Network, []string{"none", "host"}},
 		{"overlay2", c.Overlay2, []string{"root:memory", "all:memory", "root:self", "none"}},
 		{"file-access", c.FileAccess, []string{"exclusive", "shared"}},
