@@ -269,6 +269,11 @@ func (m *maker) debugLog(c *config.Config, command string, now time.Time, fds *f
 		}
 		return -1, nil
 	}
+	if strings.HasSuffix(c.DebugLog, "/") {
+		if err := os.MkdirAll(c.DebugLog, 0o755); err != nil {
+			return -1, fmt.Errorf("make the directory for debug logs: %w (see --debug-log)", err)
+		}
+	}
 	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_APPEND|unix.O_CLOEXEC, 0o644)
 	if err != nil {
 		return -1, fmt.Errorf("open the debug log %s: %w (see --debug-log)", path, err)
