@@ -105,7 +105,7 @@ func newPF(t testing.TB) *pagefile.File {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { unix.Close(fd) })
+	// The page file owns fd and gives memory back late: it is never closed.
 	pf, err := pagefile.New(fd)
 	if err != nil {
 		t.Fatal(err)

@@ -29,7 +29,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { unix.Close(fd) })
+	// The page file owns fd and gives memory back late: it is never closed.
 	pf, err := pagefile.New(fd)
 	if err != nil {
 		t.Fatal(err)
@@ -449,7 +449,7 @@ func newWorldB(b *testing.B) *world {
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { unix.Close(fd) })
+	// The page file owns fd and gives memory back late: it is never closed.
 	pf, err := pagefile.New(fd)
 	if err != nil {
 		b.Fatal(err)

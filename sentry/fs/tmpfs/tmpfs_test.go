@@ -19,7 +19,7 @@ func newFS(t *testing.T, opt Options) (*Filesystem, *vfs.SystemContext) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { unix.Close(fd) })
+	// The page file owns fd and gives memory back late: it is never closed.
 	pf, err := pagefile.New(fd)
 	if err != nil {
 		t.Fatal(err)
