@@ -26,6 +26,8 @@ type thread struct {
 	interrupted atomic.Bool
 	inGuest     atomic.Bool
 	spin        spinner
+	quick       int   // sleeps in a row that a trap ended soon
+	cpu         int32 // the worker is bound to, or -1
 
 	mu   sync.Mutex
 	tid  int // the worker's, for Interrupt; 0: none
@@ -52,13 +54,20 @@ const (
 const sysSeccomp = 1
 
 // stuckTimeout is how long a stub may take to follow an interrupt before it is
-// taken to have blocked the signal.
-const stuckTimeout = 10 * time.Second
+// taken to have blocked the signal. Only tests change it.
+var stuckTimeout = 10 * time.Second
+
+const (
+	// A stub that traps soon after it was resumed, so many times in a row, does
+	// better beside its Sentry thread.
+	soon       = 2 * time.Millisecond
+	quickTraps = 4
+)
 
 var errFrame = errors.New("the guest spoiled its signal frame")
 
 func newThread(p *Platform) *thread {
-	return &thread{p: p, fpDirty: true}
+	return &thread{p: p, fpDirty: true, cpu: -1}
 }
 
 // bind gets a worker in a.
@@ -81,6 +90,7 @@ func (t *thread) unbind() {
 	if t.as == nil {
 		return
 	}
+	t.bindCPU(-1)
 	t.mu.Lock()
 	t.tid = 0
 	t.mu.Unlock()
@@ -216,7 +226,14 @@ func (t *thread) load(r *platform.Registers) error {
 // switchToGuest resumes the worker and waits for its next trap.
 func (t *thread) switchToGuest() error {
 	c := t.w.ctx
-	c.spin = t.spin.stubLooks(t.p)
+	looks := t.spin.stubLooks(t.p)
+	switch {
+	case looks != 0:
+		t.bindCPU(-1)
+	case t.quick >= quickTraps:
+		t.bindCPU(currentCPU())
+	}
+	c.spin = looks
 	if atomic.SwapUint32(&c.state, stateRuns) == stateAsleep {
 		futexWake(&c.state)
 	}
@@ -224,6 +241,7 @@ func (t *thread) switchToGuest() error {
 		return nil
 	}
 	var asked time.Time
+	patience := soon
 	for {
 		switch st := atomic.LoadUint32(&c.state); {
 		case st >= stateTrapped:
@@ -233,10 +251,15 @@ func (t *thread) switchToGuest() error {
 				continue
 			}
 		}
-		futexWait(&c.state, stateWatched, int64(checkEvery))
+		futexWait(&c.state, stateWatched, int64(patience))
 		if atomic.LoadUint32(&c.state) >= stateTrapped {
+			t.quick = min(t.quick+1, quickTraps)
 			return nil
 		}
+		// It computes: where it likes.
+		t.quick = 0
+		t.bindCPU(-1)
+		patience = checkEvery
 		if tgkill(t.tgid, t.tid, 0) != 0 {
 			return errGone
 		}
@@ -249,6 +272,24 @@ func (t *thread) switchToGuest() error {
 			return errors.New("the guest blocked the signal that interrupts it")
 		}
 	}
+}
+
+// bindCPU binds the worker to a CPU, or frees it. A switch between two threads
+// on one CPU costs a fraction of a wake-up on another, but the scheduler likes
+// to wake threads on idle ones. The Sentry's thread stays free: where it goes,
+// its worker follows.
+func (t *thread) bindCPU(cpu int32) {
+	if cpu == t.cpu || t.p.ncpu < 2 {
+		return
+	}
+	t.cpu = cpu
+	if cpu < 0 {
+		setAffinity(t.w.tid, &t.p.cpus)
+		return
+	}
+	var set cpuSet
+	set[cpu/64] = 1 << (cpu % 64)
+	setAffinity(t.w.tid, &set) // if it fails, it is but slower
 }
 
 // fetch reads what the worker's trap was. again means that it is nothing to
