@@ -170,15 +170,18 @@ type running struct {
 	stderr        bytes.Buffer
 }
 
-// start runs a guest that says "up" and sleeps.
+// start runs a guest that says "up" and waits, without need for any more files.
 func start(t *testing.T, attr *syscall.SysProcAttr, flags ...string) *running {
 	t.Helper()
 	r := &running{}
 	args := append([]string{"do"}, flags...)
-	r.cmd = exec.Command(runscPath, append(args, "sh", "-c", "echo up; exec sleep 1000")...)
+	r.cmd = exec.Command(runscPath, append(args, "sh", "-c", "echo up; read x")...)
 	r.cmd.SysProcAttr = attr
 	r.cmd.Stderr = &r.stderr
 	r.cmd.Dir = "/"
+	if _, err := r.cmd.StdinPipe(); err != nil { // stays open until the end
+		t.Fatal(err)
+	}
 	out, err := r.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
