@@ -78,7 +78,8 @@ func (t *Task) Clone(a *abi.CloneArgs) (int32, error) {
 	var pidfdFile *vfs.File
 	var fdNum int32
 	if f&abi.CLONE_PIDFD != 0 {
-		pidfd = &PIDFD{k: k}
+		c.tg = &ThreadGroup{k: k}
+		pidfd = &PIDFD{k: k, tg: c.tg}
 		pidfdFile = vfs.NewAnonFile(pidfd, abi.O_RDWR, "anon_inode:[pidfd]")
 		fdNum, err = t.FDTable().NewFD(pidfdFile, 0, tg.limits.Cur(abi.RLIMIT_NOFILE), true)
 		if err != nil {
@@ -98,7 +99,7 @@ func (t *Task) Clone(a *abi.CloneArgs) (int32, error) {
 		return undoFD(err)
 	}
 	if pidfd != nil {
-		pidfd.tg = c.tg
+		pidfd.born.Store(true)
 		usermem.CopyOutUint32(t.Memory(), usermem.Addr(a.Pidfd), uint32(fdNum))
 	}
 	if f&abi.CLONE_PARENT_SETTID != 0 {
@@ -312,8 +313,12 @@ func (k *Kernel) addTask(t, c *Task, f uint64, exitSignal int32, a *abi.CloneArg
 		}
 		tg.setMembers(append(without(tg.sigTasks(), nil), c))
 	} else {
-		n := &ThreadGroup{k: k, pid: tid, children: map[*ThreadGroup]struct{}{}, leader: c, exitSignal: exitSignal & 0xff,
-			execWake: make(chan struct{}, 1)}
+		n := c.tg // there already if a pidfd refers to it
+		if n == nil {
+			n = &ThreadGroup{k: k}
+		}
+		n.pid, n.children, n.leader, n.exitSignal = tid, map[*ThreadGroup]struct{}{}, c, exitSignal&0xff
+		n.execWake = make(chan struct{}, 1)
 		n.limits.SetAll(tg.limits.All())
 		n.oomScoreAdj.Store(tg.oomScoreAdj.Load())
 		switch {
@@ -338,7 +343,6 @@ func (k *Kernel) addTask(t, c *Task, f uint64, exitSignal int32, a *abi.CloneArg
 		if f&abi.CLONE_VM == 0 {
 			c.mm.Load().SetLimits(n.mmLimits)
 		}
-		k.groups++
 		n.armRlimitCPU()
 	}
 	c.tg.tasks = append(c.tg.tasks, c)

@@ -172,7 +172,7 @@ func (tg *ThreadGroup) checkCPUTimers() {
 			n = 1
 			if ct.interval > 0 {
 				n += uint64((now - ct.next) / ct.interval)
-				ct.next += int64(n) * ct.interval
+				ct.next = later(ct.next, int64(n)*ct.interval)
 			} else {
 				ct.next = 0
 				return n

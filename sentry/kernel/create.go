@@ -131,7 +131,6 @@ func (k *Kernel) CreateProcess(a CreateProcessArgs) (*ThreadGroup, error) {
 	}
 	tg.tasks = []*Task{t}
 	tg.live = 1
-	k.groups++
 	k.liveTasks++
 	t.user.tasks.Add(1)
 	k.tasks.Unlock()

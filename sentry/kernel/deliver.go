@@ -51,10 +51,14 @@ func (t *Task) nextSignal() (abi.SigInfo, abi.SigAction, bool) {
 		case sigStop&bit != 0:
 			if sig != abi.SIGSTOP {
 				// An orphaned group can't be continued by anybody: it does not stop.
+				t.sig.stopTaken = true
 				s.mu.Unlock()
 				orphaned := t.inOrphanedGroup()
 				s.mu.Lock()
-				if orphaned || t.sig.fatal.Load() || s.groupExit {
+				// A SIGCONT that came meanwhile cancels the stop.
+				taken := t.sig.stopTaken
+				t.sig.stopTaken = false
+				if orphaned || !taken || t.sig.fatal.Load() || s.groupExit {
 					break
 				}
 			}

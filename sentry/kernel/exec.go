@@ -65,6 +65,13 @@ func (t *Task) Exec(a *ExecArgs) error {
 	}
 	tg.noteMaxRSS(t.mm.Load())
 	t.releaseMM(false)
+	// Before anybody can find the new memory: they may still be let in by the
+	// credentials of the old program.
+	if prog.secure || !prog.readable {
+		m.SetDumpable(0)
+	} else {
+		m.SetDumpable(1)
+	}
 	t.mm.Store(m)
 
 	// What does not outlive the old program.
@@ -85,11 +92,6 @@ func (t *Task) Exec(a *ExecArgs) error {
 	}
 	tg.exitSignal = abi.SIGCHLD
 	k.tasks.Unlock()
-	if prog.secure || !prog.readable {
-		m.SetDumpable(0)
-	} else {
-		m.SetDumpable(1)
-	}
 	t.cred.Store(c)
 	t.SetComm(prog.comm)
 	t.enterProgram(prog)

@@ -315,7 +315,6 @@ func (k *Kernel) reapLocked(tg *ThreadGroup) {
 	k.forgetTaskLocked(tg.leader)
 	delete(k.rootPIDNS.leaders, tg.pid)
 	k.leaveGroupLocked(tg, tg.pgrp)
-	k.groups--
 }
 
 // Wait blocks until no task is left; for the sandbox's own goroutine.

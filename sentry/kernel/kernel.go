@@ -96,7 +96,6 @@ type Kernel struct {
 	// process groups, sessions, terminals, pid numbers and exit states.
 	tasks       sync.RWMutex
 	init        *ThreadGroup // pid 1 of the sandbox
-	groups      int          // thread groups not yet reaped
 	liveTasks   int          // tasks whose goroutine runs
 	allGone     chan struct{}
 	killed      bool // no new processes

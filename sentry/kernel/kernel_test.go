@@ -2,9 +2,13 @@ package kernel_test
 
 import (
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"garrison/abi"
+	"garrison/sentry/kernel"
+	"garrison/sentry/wait"
 )
 
 const forkFlags = abi.SIGCHLD
@@ -155,6 +159,67 @@ func TestStopContinue(t *testing.T) {
 		expect(t, "killed", g.call(abi.SYS_wait4, pid, st, 0, 0), int64(pid))
 		expect(t, "kill status", g.peek32(st), uint32(abi.SIGKILL))
 	})
+}
+
+// TestStopCancelled lets SIGCONT come after a thread took SIGTSTP, and before it
+// began to stop.
+func TestStopCancelled(t *testing.T) {
+	m := newMachine(t)
+	m.run(t, func(g *guest) {
+		st := g.alloc(4096)
+		pid := g.clone(forkFlags, func(g *guest) {
+			g.call(abi.SYS_setpgid, 0, 0)
+			for {
+				g.call(abi.SYS_pause)
+			}
+		})
+		for g.call(abi.SYS_getpgid, uint64(pid)) != pid {
+			g.call(abi.SYS_sched_yield)
+		}
+		tg := m.k.ThreadGroupByID(int32(pid))
+		kernel.WithTasksLocked(m.k, func() {
+			kernel.Send(tg, abi.SIGTSTP)
+			time.Sleep(50 * time.Millisecond) // it waits for the lock to see whether it is orphaned
+			kernel.Send(tg, abi.SIGCONT)
+		})
+		time.Sleep(50 * time.Millisecond)
+		expect(t, "not stopped", g.call(abi.SYS_wait4, uint64(pid), st, abi.WUNTRACED|abi.WNOHANG, 0), 0)
+		g.call(abi.SYS_kill, uint64(pid), abi.SIGKILL)
+		g.call(abi.SYS_wait4, uint64(pid), st, 0, 0)
+	})
+}
+
+// TestPIDFDOfUnborn polls a descriptor that another thread found while clone
+// was making the process.
+func TestPIDFDOfUnborn(t *testing.T) {
+	f := kernel.NewUnbornPIDFD(newMachine(t).k)
+	defer f.DecRef()
+	w, _ := wait.NewChanWaiter()
+	f.EventRegister(w, abi.EPOLLIN)
+	expect(t, "readiness", f.Readiness(abi.EPOLLIN), 0)
+	f.EventUnregister(w)
+	if _, err := kernel.PIDFDGroup(f); err != abi.EBADF {
+		t.Errorf("PIDFDGroup: %v, want EBADF", err)
+	}
+}
+
+type ticks struct{ calls, n atomic.Uint64 }
+
+func (c *ticks) TimerExpired(_ *kernel.Timer, n uint64) { c.calls.Add(1); c.n.Add(n) }
+
+func TestTimerPeriods(t *testing.T) {
+	k := newMachine(t).k
+	var once, often ticks
+	a, b := k.NewTimer(abi.CLOCK_MONOTONIC, &once), k.NewTimer(abi.CLOCK_MONOTONIC, &often)
+	a.Set(1, 1<<63-1, false)
+	b.Set(1, 1, false)
+	time.Sleep(50 * time.Millisecond)
+	a.Stop()
+	b.Stop()
+	expect(t, "expiries with the longest period", once.calls.Load(), 1)
+	if c, n := often.calls.Load(), often.n.Load(); c == 0 || c > 1000 || n < 10_000_000 {
+		t.Errorf("a period of 1 ns: %d expiries in %d calls", n, c)
+	}
 }
 
 func TestExecFromThread(t *testing.T) {

@@ -1,6 +1,8 @@
 package kernel
 
 import (
+	"sync/atomic"
+
 	"garrison/abi"
 	"garrison/sentry/vfs"
 	"garrison/sentry/wait"
@@ -12,11 +14,16 @@ type PIDFD struct {
 	vfs.FileDefaults
 	k  *Kernel
 	tg *ThreadGroup
+	// born is false while clone makes the process: other threads can find the
+	// descriptor, and poll it, but nothing else.
+	born atomic.Bool
 }
 
 // NewPIDFD makes a pidfd's file for tg.
 func (k *Kernel) NewPIDFD(tg *ThreadGroup, flags uint32) *vfs.File {
-	return vfs.NewAnonFile(&PIDFD{k: k, tg: tg}, abi.O_RDWR|flags&abi.O_NONBLOCK, "anon_inode:[pidfd]")
+	p := &PIDFD{k: k, tg: tg}
+	p.born.Store(true)
+	return vfs.NewAnonFile(p, abi.O_RDWR|flags&abi.O_NONBLOCK, "anon_inode:[pidfd]")
 }
 
 // ThreadGroup is the process.
@@ -27,7 +34,7 @@ func (p *PIDFD) Stream() bool { return true }
 
 // Readiness implements wait.Waitable.
 func (p *PIDFD) Readiness(mask wait.Events) wait.Events {
-	if p.tg != nil && p.tg.Zombie() {
+	if p.tg.Zombie() {
 		return (abi.EPOLLIN | abi.EPOLLRDNORM) & mask
 	}
 	return 0
@@ -41,7 +48,7 @@ func (p *PIDFD) EventUnregister(w *wait.Waiter) { p.tg.exitQueue.Remove(w) }
 
 // PIDFDGroup returns the process that f is a pidfd of, or EBADF.
 func PIDFDGroup(f *vfs.File) (*ThreadGroup, error) {
-	if p, ok := f.Ops().(*PIDFD); ok && p.tg != nil {
+	if p, ok := f.Ops().(*PIDFD); ok && p.born.Load() {
 		return p.tg, nil
 	}
 	return nil, abi.EBADF

@@ -48,11 +48,6 @@ func (t *Task) fpState() []byte {
 	return b
 }
 
-// MinSigStackSize is AT_MINSIGSTKSZ: the room that a signal frame may take.
-func (k *Kernel) minSigStack(fpLen int) uint64 {
-	return uint64(abi.RTSigFrameSize + fpLen + abi.FP_XSTATE_MAGIC2_SIZE + 64 + 16 + 8)
-}
-
 // pushFrame builds the frame of a handler on the guest's stack and points the
 // registers at the handler (setup_rt_frame). It reports whether that worked.
 func (t *Task) pushFrame(info *abi.SigInfo, act *abi.SigAction) bool {

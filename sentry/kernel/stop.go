@@ -21,7 +21,7 @@ func (tg *ThreadGroup) continueLocked() {
 	for _, x := range tg.sigTasks() {
 		x.sig.queue.discard(sigStop)
 		woken := x.sig.stopPending || x.sig.inStop
-		x.sig.stopPending, x.sig.stopCounted, x.sig.inStop = false, false, false
+		x.sig.stopPending, x.sig.stopCounted, x.sig.inStop, x.sig.stopTaken = false, false, false, false
 		if woken || why != 0 {
 			x.sig.pendingNow.Store(true)
 			x.wake(workSignal)

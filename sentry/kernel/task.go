@@ -39,7 +39,6 @@ type Task struct {
 	// The system call that is underway or was last.
 	sysno     uintptr
 	sysargs   Args
-	inSyscall bool
 	restart   abi.Errno    // ERESTART* that the last call returned, not yet resolved
 	restartFn RestartFn    // what restart_syscall continues
 	restartSt RestartState // its state
@@ -47,7 +46,6 @@ type Task struct {
 	sig       taskSignals
 	exitCode  int32       // wait status
 	exiting   atomic.Bool // the goroutine is ending
-	execNew   bool
 	vforkWait *vforkState // the child that must release our memory first
 	vfork     *vforkState // set in the child
 	startNs   int64       // CLOCK_BOOTTIME when it was made
@@ -161,7 +159,7 @@ func (t *Task) SetClearChildTID(a usermem.Addr) { t.clearChildTID = a }
 // ClearChildTID is what set_tid_address last set.
 func (t *Task) ClearChildTID() usermem.Addr { return t.clearChildTID }
 
-// CloexecFDs and friends: the number of the system call underway, for /proc/PID/syscall.
+// SyscallNumber is the number of the system call that is underway or was last.
 func (t *Task) SyscallNumber() uintptr { return t.sysno }
 
 // wake makes a blocked task look at its work again, and guest code stop.
@@ -299,7 +297,7 @@ func (t *Task) RestartSyscall() (uintptr, error) {
 	return fn(t, &s)
 }
 
-// Timerslack, personality and other words that are only stored.
+// Words that are only stored.
 func (t *Task) TimerSlack() uint64       { return t.timerSlackNs }
 func (t *Task) SetTimerSlack(ns uint64)  { t.timerSlackNs = ns }
 func (t *Task) Personality() uint32      { return t.personality }

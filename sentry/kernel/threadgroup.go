@@ -166,7 +166,7 @@ func (tg *ThreadGroup) ExitStatus() (int32, bool) {
 	return tg.status, tg.zombie
 }
 
-// ExitWaitable tells pidfds and others of the exit: EventIn holds once it happened.
+// ExitQueue is notified when the process has exited.
 func (tg *ThreadGroup) ExitQueue() *wait.Queue { return &tg.exitQueue }
 
 // Limits are resource limits (getrlimit(2)); reading one takes no lock.
