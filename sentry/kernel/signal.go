@@ -28,6 +28,136 @@ func sigSet(sigs ...int32) (s abi.SigSet) {
 	return s
 }
 
+// SignalHandlers are a process's signal actions; processes made with
+// CLONE_SIGHAND without CLONE_THREAD share them.
+type SignalHandlers struct {
+	mu      sync.Mutex
+	actions [abi.NSIG + 1]abi.SigAction
+}
+
+func (h *SignalHandlers) get(sig int32) abi.SigAction {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.actions[sig]
+}
+
+// clone copies the actions for fork; with reset (CLONE_CLEAR_SIGHAND, execve),
+// caught signals go back to the default.
+func (h *SignalHandlers) clone(reset bool) *SignalHandlers {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := &SignalHandlers{actions: h.actions}
+	if reset {
+		for i := range n.actions {
+			a := &n.actions[i]
+			if a.Handler == abi.SIG_IGN {
+				*a = abi.SigAction{Handler: abi.SIG_IGN}
+			} else {
+				*a = abi.SigAction{}
+			}
+		}
+	}
+	return n
+}
+
+// A sigEntry is one queued signal.
+type sigEntry struct {
+	info  abi.SigInfo
+	user  *userCounts // who is charged for it, or nil
+	timer *PosixTimer // whose expiry it is, or nil
+	next  *sigEntry
+}
+
+// A sigQueue holds pending signals: a bit per signal, and entries with their
+// information in order of arrival. A bit without entry has no information.
+type sigQueue struct {
+	set        abi.SigSet
+	head, tail *sigEntry
+}
+
+func (q *sigQueue) push(e *sigEntry) {
+	if q.tail != nil {
+		q.tail.next = e
+	} else {
+		q.head = e
+	}
+	q.tail = e
+}
+
+// pop takes the first entry of sig; the bit stays while there are more.
+func (q *sigQueue) pop(sig int32) (info abi.SigInfo, timer *PosixTimer) {
+	var prev, found, foundPrev *sigEntry
+	more := false
+	for e := q.head; e != nil; prev, e = e, e.next {
+		if e.info.Signo != sig {
+			continue
+		}
+		if found == nil {
+			found, foundPrev = e, prev
+		} else {
+			more = true
+			break
+		}
+	}
+	if !more {
+		q.set &^= abi.SigBit(sig)
+	}
+	if found == nil {
+		return abi.SigInfo{Signo: sig, Code: abi.SI_USER}, nil
+	}
+	q.unlink(found, foundPrev)
+	return found.info, found.timer
+}
+
+func (q *sigQueue) unlink(e, prev *sigEntry) {
+	if prev != nil {
+		prev.next = e.next
+	} else {
+		q.head = e.next
+	}
+	if q.tail == e {
+		q.tail = prev
+	}
+	e.next = nil
+	if e.user != nil {
+		e.user.signals.Add(-1)
+	}
+}
+
+// discard drops all pending signals of the set.
+func (q *sigQueue) discard(s abi.SigSet) {
+	if q.set&s == 0 {
+		return
+	}
+	q.set &^= s
+	var prev *sigEntry
+	for e := q.head; e != nil; {
+		next := e.next
+		if s.Has(e.info.Signo) {
+			q.unlink(e, prev)
+			if e.timer != nil {
+				e.timer.queued = false
+			}
+		} else {
+			prev = e
+		}
+		e = next
+	}
+}
+
+// next chooses the signal to deliver: those of the running code first, then
+// the lowest number (Linux's next_signal); 0 for none.
+func (q *sigQueue) next(blocked abi.SigSet) int32 {
+	s := q.set &^ blocked
+	if s == 0 {
+		return 0
+	}
+	if s&sigSync != 0 {
+		s &= sigSync
+	}
+	return lowest(s)
+}
+
 // taskSignals are the signals of one thread. Guarded by ThreadGroup.sig.mu
 // unless a comment says otherwise.
 type taskSignals struct {
@@ -415,6 +545,76 @@ func (t *Task) dequeueLocked(blocked abi.SigSet) (abi.SigInfo, bool) {
 	}
 	t.recalcLocked()
 	return info, true
+}
+
+// SetAction is sigaction(2). sig is valid; new may be nil.
+func (t *Task) SetAction(sig int32, new *abi.SigAction) (abi.SigAction, error) {
+	if sig < 1 || sig > abi.NSIG || new != nil && (sig == abi.SIGKILL || sig == abi.SIGSTOP) {
+		return abi.SigAction{}, abi.EINVAL
+	}
+	s := &t.tg.sig
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.handlers
+	h.mu.Lock()
+	old := h.actions[sig]
+	if new == nil {
+		h.mu.Unlock()
+		return old, nil
+	}
+	a := *new
+	a.Mask &= abi.SigBlockable
+	a.Flags &= abi.SA_NOCLDSTOP | abi.SA_NOCLDWAIT | abi.SA_SIGINFO | abi.SA_ONSTACK | abi.SA_RESTART |
+		abi.SA_NODEFER | abi.SA_RESETHAND | abi.SA_EXPOSE_TAGBITS | abi.SA_RESTORER
+	h.actions[sig] = a
+	h.mu.Unlock()
+	if a.Handler == abi.SIG_IGN || a.Handler == abi.SIG_DFL && sigIgnore.Has(sig) {
+		// POSIX: a pending signal that is now ignored is discarded, blocked or not.
+		s.shared.discard(abi.SigBit(sig))
+		for _, x := range t.tg.sigTasks() {
+			x.sig.queue.discard(abi.SigBit(sig))
+		}
+		t.recalcLocked()
+	}
+	return old, nil
+}
+
+// onAltStack is Linux's on_sig_stack.
+func (t *Task) onAltStack(sp uint64) bool {
+	a := &t.sig.alt
+	return a.Flags&abi.SS_AUTODISARM == 0 && sp > a.SP && sp-a.SP <= a.Size
+}
+
+// AltStack is what sigaltstack(2) returns as the old stack.
+func (t *Task) AltStack() abi.SigAltStack {
+	a := t.sig.alt
+	switch {
+	case a.Size == 0:
+		a.Flags |= abi.SS_DISABLE
+	case t.onAltStack(t.regs.Rsp):
+		a.Flags |= abi.SS_ONSTACK
+	}
+	return a
+}
+
+// SetAltStack is sigaltstack(2) for a caller with stack pointer sp.
+func (t *Task) SetAltStack(a abi.SigAltStack, sp, minSize uint64) error {
+	if t.onAltStack(sp) {
+		return abi.EPERM
+	}
+	mode := a.Flags &^ abi.SS_AUTODISARM
+	if mode != abi.SS_DISABLE && mode != abi.SS_ONSTACK && mode != 0 {
+		return abi.EINVAL
+	}
+	if mode == abi.SS_DISABLE {
+		a.SP, a.Size = 0, 0
+	} else if a.Size < minSize {
+		return abi.ENOMEM
+	}
+	// SS_ONSTACK is accepted and means nothing here.
+	a.Flags &^= abi.SS_ONSTACK
+	t.sig.alt = a
+	return nil
 }
 
 // WaitSignal is rt_sigtimedwait(2): it takes a pending signal of the set, or
