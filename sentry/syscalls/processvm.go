@@ -33,10 +33,11 @@ func processVM(t *kernel.Task, a kernel.Args, write bool) (uintptr, error) {
 	if x == nil {
 		return 0, abi.ESRCH
 	}
+	// The memory first: if x calls execve now, the check is of the new program.
+	m := x.MM()
 	if !t.MayAttach(x) {
 		return 0, abi.EPERM
 	}
-	m := x.MM()
 	if m == nil || !m.TryIncUsers() {
 		return 0, abi.ESRCH
 	}

@@ -198,10 +198,12 @@ func newMemFile(e *entryMaker) vfs.Inode {
 // Open implements vfs.Inode: access is checked once, here, and the address
 // space stays the one of this moment (proc(5)).
 func (m *memFile) Open(ctx vfs.Context, _ *vfs.Dentry, _ uint32) (vfs.FileOps, error) {
+	// The memory first: if the task calls execve now, the check is of the new program.
+	mem := m.t.MM()
 	if !mayTrace(ctx, m.t) {
 		return nil, abi.EACCES
 	}
-	return &memOps{mm: m.t.MM()}, nil
+	return &memOps{mm: mem}, nil
 }
 
 type memOps struct {

@@ -96,7 +96,11 @@ func (e *entryMaker) guarded(name string, perm uint16, gen func(t *kernel.Task) 
 		if !mayTrace(ctx, e.t) {
 			return nil, abi.EACCES
 		}
-		return plain(ctx)
+		b, err := plain(ctx)
+		if !mayTrace(ctx, e.t) { // it called execve meanwhile
+			return nil, abi.EACCES
+		}
+		return b, err
 	}
 	return f
 }
