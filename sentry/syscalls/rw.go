@@ -447,7 +447,13 @@ func sysSplice(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		if in.IsDir() {
 			return 0, abi.EINVAL
 		}
+		some := false
 		done, err := op.SpliceFrom(t, n, nonblock || out.Nonblocking(), func(b []byte) (int, error) {
+			// Only for the first bytes of a stream may it sleep.
+			if some && in.Stream() && in.Readiness(abi.EPOLLIN)&abi.EPOLLIN == 0 {
+				return 0, nil
+			}
+			some = true
 			var m int64
 			var err error
 			if off != nil {
