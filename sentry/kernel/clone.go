@@ -343,7 +343,6 @@ func (k *Kernel) addTask(t, c *Task, f uint64, exitSignal int32, a *abi.CloneArg
 		if f&abi.CLONE_VM == 0 {
 			c.mm.Load().SetLimits(n.mmLimits)
 		}
-		k.groups++
 		n.armRlimitCPU()
 	}
 	c.tg.tasks = append(c.tg.tasks, c)
