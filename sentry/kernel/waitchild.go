@@ -23,21 +23,22 @@ type WaitResult struct {
 	Rusage abi.Rusage
 }
 
-// Wait4 waits for a child's state change; ECHILD if there is no such child.
+// WaitChild waits for a child's state change; ECHILD if there is no such child.
 func (t *Task) WaitChild(o *WaitOptions) (WaitResult, error) {
 	r, err := t.tryWait(o)
 	if r.PID != 0 || err != nil || o.Options&abi.WNOHANG != 0 {
 		return r, err
 	}
-	w, ch := wait.NewChanWaiter()
-	t.tg.childQueue.Add(w, childEvents)
-	defer t.tg.childQueue.Remove(w)
+	w := wait.NewSleeper()
+	defer w.Free()
+	t.tg.childQueue.Add(&w.Waiter, childEvents)
+	defer t.tg.childQueue.Remove(&w.Waiter)
 	for {
 		r, err := t.tryWait(o)
 		if r.PID != 0 || err != nil {
 			return r, err
 		}
-		if err := t.Block(ch); err != nil {
+		if err := t.Block(w.C); err != nil {
 			return WaitResult{}, err
 		}
 	}
