@@ -10,6 +10,7 @@ import "sync/atomic"
 type spinner struct {
 	score int32 // how looks went lately, 0 to scoreMax
 	skip  int32 // waits to go without a look
+	rest  int32 // how many, when looks fail again
 }
 
 const (
@@ -17,7 +18,8 @@ const (
 	looksStep = 64             // in one go
 	waitLooks = 24 * looksStep // the Sentry's, at most
 	stubLooks = 1000           // a stub's
-	skipMax   = 64
+	restMin   = 64
+	restMax   = 8192
 )
 
 // may reports whether there are CPUs for a pair that looks at each other.
@@ -46,14 +48,17 @@ func (s *spinner) wait(p *Platform, state *uint32) bool {
 	for range waitLooks / looksStep {
 		if spinWhile(state, stateRuns, looksStep) {
 			p.busy.Add(-1)
-			s.score = min(s.score+1, scoreMax)
+			if s.score = min(s.score+1, scoreMax); s.score == scoreMax {
+				s.rest = restMin
+			}
 			return atomic.LoadUint32(state) >= stateTrapped
 		}
 	}
 	p.busy.Add(-1)
 	if s.score -= 4; s.score < 0 {
 		s.score = 0
-		s.skip = skipMax
+		s.rest = min(max(2*s.rest, restMin), restMax)
+		s.skip = s.rest
 	}
 	return false
 }

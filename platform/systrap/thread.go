@@ -27,7 +27,9 @@ type thread struct {
 	inGuest     atomic.Bool
 	spin        spinner
 	quick       int   // sleeps in a row that a trap ended soon
-	cpu         int32 // the worker is bound to, or -1
+	cpu         int32 // that the worker and the caller are bound to, or -1
+	caller      int   // the operating system thread that is bound
+	traps       int   // since then
 
 	mu   sync.Mutex
 	tid  int // the worker's, for Interrupt; 0: none
@@ -60,8 +62,10 @@ var stuckTimeout = 10 * time.Second
 const (
 	// A stub that traps soon after it was resumed, so many times in a row, does
 	// better beside its Sentry thread.
-	soon       = 2 * time.Millisecond
+	soon       = 10 * time.Millisecond
 	quickTraps = 4
+	// A pair that is bound may look for a better CPU after so many traps.
+	rebindTraps = 1000
 )
 
 var errFrame = errors.New("the guest spoiled its signal frame")
@@ -230,8 +234,14 @@ func (t *thread) switchToGuest() error {
 	switch {
 	case looks != 0:
 		t.bindCPU(-1)
-	case t.quick >= quickTraps:
+	case t.quick < quickTraps:
+	case t.cpu < 0:
 		t.bindCPU(currentCPU())
+	default:
+		// Now and then the scheduler chooses where they wake up.
+		if t.traps++; t.traps == rebindTraps {
+			t.bindCPU(-1)
+		}
 	}
 	c.spin = looks
 	if atomic.SwapUint32(&c.state, stateRuns) == stateAsleep {
@@ -274,22 +284,27 @@ func (t *thread) switchToGuest() error {
 	}
 }
 
-// bindCPU binds the worker to a CPU, or frees it. A switch between two threads
-// on one CPU costs a fraction of a wake-up on another, but the scheduler likes
-// to wake threads on idle ones. The Sentry's thread stays free: where it goes,
-// its worker follows.
+// bindCPU binds the worker and the calling thread to a CPU, or frees them. A
+// switch between two threads on one CPU costs a fraction of a wake-up on
+// another, but the scheduler likes to wake threads on idle ones.
 func (t *thread) bindCPU(cpu int32) {
 	if cpu == t.cpu || t.p.ncpu < 2 {
 		return
 	}
-	t.cpu = cpu
-	if cpu < 0 {
-		setAffinity(t.w.tid, &t.p.cpus)
-		return
+	set := t.p.cpus
+	if cpu >= 0 {
+		set = cpuSet{}
+		set[cpu/64] = 1 << (cpu % 64)
 	}
-	var set cpuSet
-	set[cpu/64] = 1 << (cpu % 64)
-	setAffinity(t.w.tid, &set) // if it fails, it is but slower
+	// If it fails, it is but slower.
+	setAffinity(t.w.tid, &set)
+	if cpu >= 0 {
+		t.caller = gettid()
+	}
+	if t.caller == gettid() {
+		setAffinity(0, &set)
+	}
+	t.cpu, t.traps = cpu, 0
 }
 
 // fetch reads what the worker's trap was. again means that it is nothing to
