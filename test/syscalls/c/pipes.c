@@ -1,7 +1,6 @@
 /* pipe, splice, tee, SIGPIPE, atomicity. */
 #include "harness.h"
 #include <sys/socket.h>
-#include <sys/socket.h>
 
 TEST(pipe_basic) {
 	int p[2];
@@ -203,17 +202,6 @@ TEST(fifo_shared_between_processes) {
 	for (int i = 0; i < 1000; i++) { EXPECT_EQ(read(r, &v, 4), 4); EXPECT_EQ(v, i); }
 	EXPECT_EQ(read(r, &v, 4), 0);
 	EXPECT_EXIT(c, 0);
-}
-TEST(splice_takes_what_a_stream_has) {
-	int s[2], p[2];
-	char b[4096] = "x";
-	OK(socketpair(AF_UNIX, SOCK_STREAM, 0, s));
-	OK(pipe(p));
-	EXPECT_EQ(write(s[0], b, sizeof b), 4096);
-	EXPECT_EQ(splice(s[1], NULL, p[1], NULL, 16384, 0), 4096);
-	EXPECT_EQ(read(p[0], b, sizeof b), 4096);
-	OK(close(s[0]));
-	EXPECT_EQ(splice(s[1], NULL, p[1], NULL, 16384, 0), 0);
 }
 TEST(splice_takes_what_a_stream_has) {
 	int s[2], p[2];
