@@ -105,29 +105,22 @@ func (s *Socket) tryConnect(ctx vfs.Context, l *Socket) error {
 	c.rq.owner = c
 	u, g := ucred(ctx)
 
-	l.mu.Lock()
+	unlock := lockTwo(l, s)
 	if l.state() != listening || l.shut.Load()&rcvShut != 0 {
-		l.mu.Unlock()
+		unlock()
 		return abi.ECONNREFUSED
 	}
 	if len(l.accepted) > l.backlog {
-		l.mu.Unlock()
+		unlock()
 		return abi.EAGAIN
 	}
-	if s == l { // a listener that connects to itself
-		l.mu.Unlock()
-		return abi.EINVAL
-	}
-	s.mu.Lock()
 	switch s.state() {
 	case closed:
 	case established:
-		s.mu.Unlock()
-		l.mu.Unlock()
+		unlock()
 		return abi.EISCONN
-	default:
-		s.mu.Unlock()
-		l.mu.Unlock()
+	default: // a listener, perhaps l itself
+		unlock()
 		return abi.EINVAL
 	}
 	c.Inherit(&l.Base)
@@ -140,13 +133,27 @@ func (s *Socket) tryConnect(ctx vfs.Context, l *Socket) error {
 	s.peer.Store(c)
 	c.st.Store(int32(established))
 	s.st.Store(int32(established))
-	s.mu.Unlock()
 	s.ns.add(c)
 	l.accepted = append(l.accepted, c)
-	l.mu.Unlock()
+	unlock()
 	l.Queue.Notify(socket.EvIn)
 	s.Queue.Notify(socket.EvOut)
 	return nil
+}
+
+// lockTwo locks two sockets, which may be one, in the order of their numbers:
+// two listeners may be connecting to one another.
+func lockTwo(a, b *Socket) (unlock func()) {
+	if a == b {
+		a.mu.Lock()
+		return a.mu.Unlock
+	}
+	if a.Ino() > b.Ino() {
+		a, b = b, a
+	}
+	a.mu.Lock()
+	b.mu.Lock()
+	return func() { b.mu.Unlock(); a.mu.Unlock() }
 }
 
 // connectDatagram is unix_dgram_connect.

@@ -5,10 +5,9 @@
 // It makes no descriptors: received files are handed to the system call layer.
 // MSG_OOB is refused.
 //
-// Lock order: two sockets are locked at once only as listener and client
-// (listener first), never two of one kind. Socket.mu, then queue.mu, then
-// Namespace.mu and graveyard locks; wait queues are leaves. Nothing is locked
-// while files are released.
+// Lock order: two sockets are locked at once only as listener and client, by
+// lockTwo. Socket.mu, then queue.mu, then Namespace.mu and graveyard locks;
+// wait queues are leaves. Nothing is locked while files are released.
 package unix
 
 import (

@@ -382,3 +382,42 @@ func TestConcurrent(t *testing.T) {
 		t.Errorf("%d sockets and %d names are left", len(fam.NS.all), len(fam.NS.abstract))
 	}
 }
+
+// TestListenersConnect has two listeners connect to one another at the same time.
+func TestListenersConnect(t *testing.T) {
+	ctx, f := newContext(), New()
+	var s [2]socket.Socket
+	for i, name := range []string{"a", "b"} {
+		var err error
+		if s[i], err = f.Socket(ctx, abi.SOCK_STREAM, 0); err != nil {
+			t.Fatal(err)
+		}
+		s[i].Bind(ctx, abstract(name))
+		s[i].Listen(ctx, 1)
+	}
+	done := make(chan error, 2)
+	for i, to := range []string{"b", "a"} {
+		go func() {
+			var err error
+			for range 100_000 {
+				if err = s[i].Connect(ctx, abstract(to), true); err != abi.EINVAL {
+					break
+				}
+			}
+			done <- err
+		}()
+	}
+	for range s {
+		select {
+		case err := <-done:
+			if err != abi.EINVAL {
+				t.Errorf("connect: %v, want EINVAL", err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("the sockets wait for one another")
+		}
+	}
+	if err := s[0].Connect(ctx, abstract("a"), true); err != abi.EINVAL {
+		t.Errorf("connect to itself: %v, want EINVAL", err)
+	}
+}
