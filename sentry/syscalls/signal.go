@@ -255,7 +255,14 @@ func sysPidfdSendSignal(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	defer f.DecRef()
 	tg, err := kernel.PIDFDGroup(f)
 	if err != nil {
-		return 0, err
+		// An open /proc/pid serves as well.
+		d, ok := f.Inode().(interface{ Process() *kernel.ThreadGroup })
+		if !ok || f.PathOnly() {
+			return 0, err
+		}
+		if tg = d.Process(); tg == nil {
+			return 0, err
+		}
 	}
 	sig := a.Int(1)
 	info := t.UserInfo(sig, abi.SI_USER)

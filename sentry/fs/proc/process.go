@@ -31,7 +31,17 @@ func dirIno(id int32) uint64 { return uint64(id)<<12 | 1 }
 // A taskDir is /proc/PID or /proc/PID/task/TID.
 type taskDir struct {
 	*pseudo.Dir
-	t *kernel.Task
+	t       *kernel.Task
+	process bool // /proc/pid, not one of /proc/pid/task
+}
+
+// Process is the process whose /proc/pid this is, or nil: a descriptor of that
+// directory serves as a pidfd (pidfd_send_signal(2)).
+func (d *taskDir) Process() *kernel.ThreadGroup {
+	if !d.process {
+		return nil
+	}
+	return d.t.ThreadGroup()
 }
 
 // Access implements vfs.Accesser: a directory whose task is gone is ESRCH
@@ -163,7 +173,7 @@ func (fs *procFS) newProcessDir(t *kernel.Task) vfs.Inode {
 		}
 		for _, x := range tg.Tasks() {
 			if x.TID() == id {
-				return fs.wrap(fs.commonEntries(x), x), nil
+				return fs.wrap(fs.commonEntries(x), x, false), nil
 			}
 		}
 		return nil, abi.ENOENT
@@ -176,14 +186,14 @@ func (fs *procFS) newProcessDir(t *kernel.Task) vfs.Inode {
 		return idEntries(ids), nil
 	}
 	task.Stale = staleTask
-	return fs.wrap(e, t)
+	return fs.wrap(e, t, true)
 }
 
-func (fs *procFS) wrap(e *entryMaker, t *kernel.Task) vfs.Inode {
+func (fs *procFS) wrap(e *entryMaker, t *kernel.Task, process bool) vfs.Inode {
 	d := fs.NewDir(e.files)
 	d.Ino = dirIno(t.TID())
 	d.Owner = func() (cred.UID, cred.GID) { return owner(t)() }
-	return &taskDir{d, t}
+	return &taskDir{d, t, process}
 }
 
 // commonEntries are the files that processes and threads both have.

@@ -256,6 +256,14 @@ TEST(pidfd_calls) {
 	EXPECT_EQ(poll(&pf, 1, 5000), 1);
 	EXPECT_KILLED(c, SIGTERM);
 	ERR(syscall(SYS_pidfd_send_signal, fd, 0, NULL, 0), ESRCH);
+	c = CHILD(pause());
+	char dir[32];
+	snprintf(dir, sizeof dir, "/proc/%d", c);
+	fd = OK(open(dir, O_RDONLY | O_DIRECTORY)); /* serves as well */
+	OK(syscall(SYS_pidfd_send_signal, fd, SIGTERM, NULL, 0));
+	EXPECT_KILLED(c, SIGTERM);
+	ERR(syscall(SYS_pidfd_send_signal, fd, 0, NULL, 0), ESRCH);
+	ERR(syscall(SYS_pidfd_send_signal, OK(open(".", O_RDONLY)), 0, NULL, 0), EBADF);
 	ERR(syscall(SYS_pidfd_open, 0, 0), EINVAL);
 	ERR(syscall(SYS_pidfd_open, 999999, 0), ESRCH);
 	ERR(syscall(SYS_pidfd_open, getpid(), 1), EINVAL);
