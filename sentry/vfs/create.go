@@ -36,7 +36,14 @@ func (v *VFS) createAt(ctx Context, start Path, path string, isDir bool, make fu
 
 // createAt2 is createAt with a check of its own before permission is asked for.
 func (v *VFS) createAt2(ctx Context, start Path, path string, isDir bool, first func(dir Path) error, make func(dir Path, name string) (Inode, error)) error {
-	return retryStale(func() error {
+	_, err := v.createPath(ctx, start, path, isDir, first, make)
+	return err
+}
+
+// createPath is createAt2 that tells where the new entry is: walking there
+// again could lead elsewhere.
+func (v *VFS) createPath(ctx Context, start Path, path string, isDir bool, first func(dir Path) error, make func(dir Path, name string) (Inode, error)) (made Path, err error) {
+	err = retryStale(func() error {
 		var w walker
 		if err := w.parent(ctx, start, path, 0); err != nil {
 			return err
@@ -76,10 +83,12 @@ func (v *VFS) createAt2(ctx Context, start Path, path string, isDir bool, first 
 		}
 		c, err := dir.Dentry.instantiate(ctx, name, inode)
 		if err == nil {
+			made = Path{dir.Mount, c}
 			notifyEntry(dir.Dentry, c, abi.IN_CREATE, name)
 		}
 		return err
 	})
+	return made, err
 }
 
 // instantiate puts a new inode into the cache; d.dirMu is held.
@@ -125,20 +134,13 @@ func (v *VFS) Mknod(ctx Context, start Path, path string, mode uint16, rdev uint
 	})
 }
 
-// MknodInode makes a node as Mknod does and returns its path too: bind(2) of
+// MknodPath makes a node as Mknod does and returns its path too: bind(2) of
 // AF_UNIX sockets needs that. EADDRINUSE is the caller's translation of EEXIST.
 func (v *VFS) MknodPath(ctx Context, start Path, path string, mode uint16) (Path, error) {
-	var out Path
 	mode &^= ctx.FSContext().Umask()
-	err := v.createAt(ctx, start, path, false, func(dir Path, name string) (Inode, error) {
-		i, err := dir.Dentry.inode.Mknod(ctx, name, mode, 0)
-		out.Mount = dir.Mount
-		return i, err
+	return v.createPath(ctx, start, path, false, nil, func(dir Path, name string) (Inode, error) {
+		return dir.Dentry.inode.Mknod(ctx, name, mode, 0)
 	})
-	if err != nil {
-		return Path{}, err
-	}
-	return v.Lookup(ctx, start, path, 0)
 }
 
 // Symlink is symlinkat(2).

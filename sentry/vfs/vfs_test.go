@@ -468,3 +468,40 @@ func newWorldB(b *testing.B) *world {
 	}
 	return w
 }
+
+// swapper moves a directory away as soon as something is made in it, and leads
+// its name elsewhere.
+type swapper struct {
+	w    *world
+	done bool
+}
+
+func (s *swapper) Event(_ vfs.Inode, mask, _ uint32, _ string) {
+	if mask&abi.IN_CREATE == 0 || s.done {
+		return
+	}
+	s.done = true
+	s.w.must(s.w.v.Rename(s.w.ctx, vfs.Path{}, "/d", vfs.Path{}, "/moved", 0))
+	s.w.must(s.w.v.Symlink(s.w.ctx, "/victim", vfs.Path{}, "/d"))
+}
+
+// TestMknodPathRace checks that the path of a new socket is that of the socket,
+// and not of what its name leads to later: bind(2) would take over another's.
+func TestMknodPathRace(t *testing.T) {
+	w := newWorld(t)
+	w.mkdir("/d", 0o755)
+	w.mkdir("/victim", 0o755)
+	w.must(w.v.Mknod(w.ctx, vfs.Path{}, "/victim/sock", abi.S_IFSOCK|0o777, 0))
+	d, err := w.v.Lookup(w.ctx, vfs.Path{}, "/d", 0)
+	w.must(err)
+	s := &swapper{w: w}
+	vfs.WatchInode(d.Inode(), s, abi.IN_CREATE)
+	defer vfs.UnwatchInode(d.Inode(), s)
+	made, err := w.v.MknodPath(w.ctx, vfs.Path{}, "/d/sock", abi.S_IFSOCK|0o777)
+	w.must(err)
+	want, err := w.v.Lookup(w.ctx, vfs.Path{}, "/moved/sock", 0)
+	w.must(err)
+	if !s.done || made.Inode() != want.Inode() {
+		t.Error("the path leads to another socket")
+	}
+}
