@@ -65,9 +65,29 @@ func (fs *procFS) fdEntries(e *entryMaker) {
 	fds := e.dir("fd", 0o500, nil)
 	fds.List, fds.Stale = list(abi.DT_LNK), stale
 	fds.Find = find(func(fd int32) vfs.Inode { return newFDLink(e, fd) })
+	e.files["fd"] = &fdDir{fds, t}
 	info := e.dir("fdinfo", 0o555, nil)
 	info.List, info.Stale = list(abi.DT_REG), stale
 	info.Find = find(func(fd int32) vfs.Inode { return newFDInfo(e, fd) })
+}
+
+// An fdDir is /proc/PID/fd.
+type fdDir struct {
+	*pseudo.Dir
+	t *kernel.Task
+}
+
+// Access implements vfs.Accesser: a process may always look at its own
+// descriptors, whatever ids it has (proc_fd_permission).
+func (d *fdDir) Access(ctx vfs.Context, mask uint32) error {
+	if c, err := caller(ctx); err == nil && c.ThreadGroup() == d.t.ThreadGroup() {
+		return nil
+	}
+	a, err := d.Attr(ctx)
+	if err != nil {
+		return err
+	}
+	return vfs.GenericAccess(ctx.Cred(), &a, mask)
 }
 
 func fdIno(t *kernel.Task, fd int32) uint64 { return uint64(t.TID())<<32 | 1<<31 | uint64(fd) }
