@@ -27,6 +27,7 @@ type process struct {
 	cpu     int32     // the mapper is bound to, or -1
 	workers []*worker // all of them; they end with the process
 	idle    []*worker
+	spare   *worker // a region for the next one: the host made no thread
 	dead    bool
 }
 
@@ -126,24 +127,32 @@ func (proc *process) comeHere() {
 // newWorker makes a thread. It has trapped, and sleeps.
 func (proc *process) newWorker() (*worker, error) {
 	p := proc.p
-	number := p.takeRegion()
-	if number < 0 || len(proc.workers) >= spaceMax {
+	if len(proc.workers) >= spaceMax {
 		return nil, abi.ENOMEM
 	}
-	region := p.area.mem[regionOffset(number):][:regionSize:regionSize]
-	w := &worker{proc: proc, number: number, region: region, ctx: contextAt(region)}
+	w := proc.spare
+	if w == nil {
+		number := p.takeRegion()
+		if number < 0 {
+			return nil, abi.ENOMEM
+		}
+		region := p.area.mem[regionOffset(number):][:regionSize:regionSize]
+		w = &worker{proc: proc, number: number, region: region, ctx: contextAt(region)}
+		proc.spare = w
+	}
 	addr := uint64(stubRegions + len(proc.workers)*regionSize)
 	w.ctx.stackAddr, w.ctx.stackSize = addr+ctxEnd, regionSize-ctxEnd
 	proc.mu.Lock()
 	defer proc.mu.Unlock()
 	_, tid, err := proc.request([]hoststub.Op{
-		{unix.SYS_MMAP, addr, regionSize, abi.PROT_READ | abi.PROT_WRITE, abi.MAP_SHARED | abi.MAP_FIXED, uint64(p.area.fd), uint64(regionOffset(number))},
+		{unix.SYS_MMAP, addr, regionSize, abi.PROT_READ | abi.PROT_WRITE, abi.MAP_SHARED | abi.MAP_FIXED, uint64(p.area.fd), uint64(regionOffset(w.number))},
 		{unix.SYS_CLONE, cloneThread, 0, 0, 0, addr, entryWorker},
 	}, true)
 	if err != nil {
-		return nil, err // the region is lost, as the process is
+		return nil, err
 	}
 	w.tid = int(tid)
+	proc.spare = nil
 	proc.workers = append(proc.workers, w)
 	if p.ncpu > 1 {
 		setAffinity(w.tid, &p.cpus) // not the mapper's
@@ -174,6 +183,9 @@ func (proc *process) kill() {
 func (proc *process) bury() {
 	go func() {
 		collect(proc.tgid)
+		if proc.spare != nil {
+			proc.workers = append(proc.workers, proc.spare)
+		}
 		proc.p.give(proc.slot, proc.workers)
 	}()
 }
