@@ -149,24 +149,29 @@ func (f *file) Allocate(ctx vfs.Context, vf *vfs.File, mode uint32, off, length 
 // Mappable implements vfs.FileOps: what is mapped is the overlay's inode, which
 // leads to the layer that holds the content.
 func (f *file) Mappable(ctx vfs.Context, vf *vfs.File, prot, flags uint32) (mm.Mappable, error) {
-	c, err := f.current(ctx)
-	if err != nil {
-		return nil, err
-	}
-	// The layer sees a file that is open as it knows it: read-only below.
-	m, err := c.Ops().Mappable(ctx, c, prot, flags)
-	if err != nil {
-		return nil, err
-	}
 	i := f.i
-	i.mapMu.Lock()
-	defer i.mapMu.Unlock()
-	if c == f.upper {
-		i.umap = m
-	} else if i.umap == nil {
-		i.lmap = m
+	for {
+		c, err := f.current(ctx)
+		if err != nil {
+			return nil, err
+		}
+		// The layer sees a file that is open as it knows it: read-only below.
+		m, err := c.Ops().Mappable(ctx, c, prot, flags)
+		if err != nil {
+			return nil, err
+		}
+		i.mapMu.Lock()
+		if c == f.upper {
+			i.umap = m
+		} else if i.umap == nil {
+			i.lmap = m
+		}
+		i.mapMu.Unlock()
+		// A copy-up that did not see lmap has not set umap: look again.
+		if now, err := f.current(ctx); err != nil || now == c {
+			return i, err
+		}
 	}
-	return i, nil
 }
 
 // mapNote is one AddMapping.
