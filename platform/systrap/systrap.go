@@ -65,7 +65,6 @@ type Platform struct {
 	freeSlots   []int
 	regions     int
 	freeRegions []int
-	closing     bool
 	unreaped    sync.WaitGroup // processes that hold slots
 }
 

@@ -125,7 +125,6 @@ type guest struct {
 	resume   chan platform.Registers
 	dead     chan struct{}
 	handlers map[uint64]bool
-	brk      uint64
 }
 
 // call makes a system call; handlers run inside.
@@ -149,30 +148,28 @@ func (g *guest) enter(r platform.Registers) int64 {
 	case <-g.dead:
 		runtime.Goexit()
 	}
-	for {
-		var n platform.Registers
-		select {
-		case n = <-g.resume:
-		case <-g.t.gone:
-			runtime.Goexit()
-		case <-g.dead:
-			runtime.Goexit()
-		}
-		if !g.handlers[n.Rip] {
-			g.regs.Rsp = n.Rsp
-			return int64(n.Rax)
-		}
-		save := g.regs
-		g.regs = n
-		g.regs.Rip = save.Rip
-		g.t.p.at(n.Rip)(g)
-		// The handler returns: its frame is where it was entered.
-		g.regs.Rsp = n.Rsp + 8
-		r := g.regs
-		r.Orig_rax = abi.SYS_rt_sigreturn
-		g.regs = save
-		return g.enter(r)
+	var n platform.Registers
+	select {
+	case n = <-g.resume:
+	case <-g.t.gone:
+		runtime.Goexit()
+	case <-g.dead:
+		runtime.Goexit()
 	}
+	if !g.handlers[n.Rip] {
+		g.regs.Rsp = n.Rsp
+		return int64(n.Rax)
+	}
+	save := g.regs
+	g.regs = n
+	g.regs.Rip = save.Rip
+	g.t.p.at(n.Rip)(g)
+	// The handler returns: its frame is where it was entered.
+	g.regs.Rsp = n.Rsp + 8
+	r = g.regs
+	r.Orig_rax = abi.SYS_rt_sigreturn
+	g.regs = save
+	return g.enter(r)
 }
 
 // clone starts f in a new task with a stack of its own.

@@ -144,7 +144,6 @@ type timerTable struct {
 	real  *Timer     // ITIMER_REAL
 	posix map[int32]*PosixTimer
 	next  int32
-	owner *ThreadGroup
 }
 
 // stopAll disarms everything when the process exits or calls execve (which

@@ -1,7 +1,6 @@
 package loader
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,8 +23,6 @@ type machine struct {
 	l   *Loader
 	out []byte
 	nr  map[uint64]int
-	// forked runs instead of fork's child, on its memory.
-	forked func(m *mm.MM, regs platform.Registers)
 }
 
 // run runs guest code until it exits; it returns the exit code, or minus the signal.
@@ -217,7 +214,7 @@ func TestRun(t *testing.T) {
 			if want := "argc 2 hello X=y\nclock runs\n"; string(k.out) != want || code != -abi.SIGSEGV {
 				t.Errorf("output %q, status %d; want %q and SIGSEGV", k.out, code, want)
 				for _, v := range m.Maps() {
-					t.Log(fmt.Sprintf("%x-%x %s", v.Start, v.End, v.Name))
+					t.Logf("%x-%x %s", v.Start, v.End, v.Name)
 				}
 			}
 			// glibc may need the time before it has found the vDSO.

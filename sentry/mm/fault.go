@@ -185,13 +185,9 @@ func (m *MM) resolve(v vspan, page uint64, write, exec, force bool) error {
 	m.repaired()
 	p, ok := m.pmas.Find(page)
 	if !ok {
-		lo, hi := page, page+pageSize
+		lo, hi := max(v.Start, page&^(reserveWindow-1)), v.End
 		if v.Val.anon() {
-			lo = max(v.Start, page&^(reserveWindow-1))
-			hi = min(v.End, lo&^(reserveWindow-1)+reserveWindow)
-		} else {
-			lo = max(v.Start, page&^(reserveWindow-1))
-			hi = v.End
+			hi = min(hi, lo&^(reserveWindow-1)+reserveWindow)
 		}
 		if err := m.back(v, lo, hi, write, false); err != nil {
 			if v.Val.anon() || lo == page {

@@ -50,8 +50,6 @@ type Options struct {
 	MaxPacing                                                                                                uint64
 }
 
-var cookies atomic.Uint64
-
 // Init fills the common part in.
 func (b *Base) Init(ctx vfs.Context, family, typ, protocol int) {
 	b.Family, b.Type, b.Protocol = family, typ, protocol

@@ -14,8 +14,6 @@ import (
 	"garrison/sentry/vfs"
 )
 
-func closeFD(fd int) { unix.Close(fd) }
-
 // A regFile is an open regular file: all data goes through the descriptors that
 // the Gofer has donated, straight to and from guest memory.
 type regFile struct {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"sync"
 
 	"garrison/abi"
 	"garrison/sentry/fs/pseudo"
@@ -229,7 +228,6 @@ func (m *memFile) Open(ctx vfs.Context, _ *vfs.Dentry, _ uint32) (vfs.FileOps, e
 type memOps struct {
 	vfs.FileDefaults
 	mm *mm.MM
-	mu sync.Mutex
 }
 
 // Seek implements vfs.FileOps: any offset is an address.
