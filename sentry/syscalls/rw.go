@@ -373,6 +373,24 @@ func sysCopyFileRange(t *kernel.Task, a kernel.Args) (uintptr, error) {
 
 const spliceFlags = abi.SPLICE_F_MOVE | abi.SPLICE_F_NONBLOCK | abi.SPLICE_F_MORE | abi.SPLICE_F_GIFT
 
+// spliceFiles returns the two ends of a splice or tee, both with a reference:
+// EBADF if one can't be read, or the other can't be written.
+func spliceFiles(t *kernel.Task, from, to int32) (in, out *vfs.File, err error) {
+	if in, err = openFile(t, from); err != nil {
+		return nil, nil, err
+	}
+	if out, err = openFile(t, to); err != nil {
+		in.DecRef()
+		return nil, nil, err
+	}
+	if !in.Readable() || !out.Writable() {
+		in.DecRef()
+		out.DecRef()
+		return nil, nil, abi.EBADF
+	}
+	return in, out, nil
+}
+
 func sysSplice(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	n, flags := int64(min(a.Size(4), maxRW)), a.Uint(5)
 	if flags&^spliceFlags != 0 {
@@ -381,19 +399,12 @@ func sysSplice(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if n == 0 {
 		return 0, nil
 	}
-	in, err := openFile(t, a.FD(0))
+	in, out, err := spliceFiles(t, a.FD(0), a.FD(2))
 	if err != nil {
 		return 0, err
 	}
 	defer in.DecRef()
-	out, err := openFile(t, a.FD(2))
-	if err != nil {
-		return 0, err
-	}
 	defer out.DecRef()
-	if !in.Readable() || !out.Writable() {
-		return 0, abi.EBADF
-	}
 	ip, ipr, _ := pipe.Of(in)
 	op, _, opw := pipe.Of(out)
 	if ip != nil && a.Addr(1) != 0 || op != nil && a.Addr(3) != 0 {
@@ -480,19 +491,12 @@ func sysTee(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if n == 0 {
 		return 0, nil
 	}
-	in, err := openFile(t, a.FD(0))
+	in, out, err := spliceFiles(t, a.FD(0), a.FD(1))
 	if err != nil {
 		return 0, err
 	}
 	defer in.DecRef()
-	out, err := openFile(t, a.FD(1))
-	if err != nil {
-		return 0, err
-	}
 	defer out.DecRef()
-	if !in.Readable() || !out.Writable() {
-		return 0, abi.EBADF
-	}
 	ip, _, _ := pipe.Of(in)
 	op, _, _ := pipe.Of(out)
 	if ip == nil || op == nil || ip == op {
